@@ -1,0 +1,41 @@
+# Two commands on a bare machine with Python 3.11 or newer: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+
+.PHONY: demo test lint setup clean
+
+# Installing torch by itself first lets a machine's own build of it be found; everything else then
+# keeps it.
+$(BIN)/headscope: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'headscope needs Python 3.11 or newer')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/headscope
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,lens,nnsight]"
+	touch $@
+
+setup: $(BIN)/.dev
+
+# The whole way on the built-in model: scan, a small causal test, report.
+demo: $(BIN)/headscope
+	$(BIN)/headscope scan smollm2 --samples 6 --out $(RUN)
+	$(BIN)/headscope validate $(RUN) --samples 3 --controls 19
+	$(BIN)/headscope show $(RUN)
+	$(BIN)/headscope report $(RUN)
+
+test: $(BIN)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(BIN)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) dist

@@ -1,0 +1,47 @@
+"""What a measurement was made on: printed first by every benchmark, kept with its result."""
+
+import os
+import platform
+import shlex
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from headscope.runinfo import versions
+
+
+def describe() -> None:
+    """Command, date, versions and processor, one line each."""
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    print(f"$ python {shlex.join(sys.argv)}")
+    print(date.today().isoformat(), "·", " · ".join(f"{k} {v}" for k, v in versions().items()))
+    print(f"{cpu} · {os.cpu_count()} cores · {torch.get_num_threads()} threads\n", flush=True)
+
+
+def memory_now() -> int:
+    """Resident bytes of this process."""
+    return _status("VmRSS")
+
+
+def reset_peak() -> None:
+    """Let the kernel count the peak of resident memory anew from here."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory_peak() -> int:
+    """Peak of resident bytes since the last reset."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

@@ -1,0 +1,202 @@
+"""Statistics of a pattern that one pass over its blocks gives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from headscope.blocks import (
+    Tile,
+    block_logits,
+    blocks,
+    budget,
+    columns,
+    final_logits,
+    finite,
+    fold,
+    inside,
+    recomputed,
+    tile,
+    wide,
+    wide_dtype,
+)
+from headscope.edits import Keys, as_mask, key_mask
+from headscope.errors import HeadscopeError
+from headscope.patterns.base import Pattern
+
+if TYPE_CHECKING:
+    from headscope.attention import Attention
+
+
+@dataclass(frozen=True, eq=False)
+class RowStats:
+    """What one pass over the rows measures; a row that sees no key is all zeros."""
+
+    lse: Float[Tensor, "batch head query"]
+    entropy: Float[Tensor, "batch head query"]  # nats, the learned sink counted as an outcome
+    distance: Float[Tensor, "batch head query"]  # sum of p * (query - key), in tokens
+    clipped_distance: Float[Tensor, "batch head query"]  # the same with distances cut at `clip`
+    top_key: Int[Tensor, "batch head query"]  # index of the most attended key, -1 if there is none
+    mass: dict[str, Float[Tensor, "batch head query"]]  # probability inside each named region
+
+
+def mass(attention: "Attention", region: Keys, queries: Any) -> Float[Tensor, "batch head query"]:
+    """See `Attention.mass`."""
+    lse = finite(attention.lse())
+    few = None
+    if not isinstance(region, Pattern):
+        few = as_mask(attention, region).flatten(0, 1).any(0).nonzero()[:, 0]
+        if 2 * len(few) > attention.n_keys:
+            few = None  # causality leaves out half of the keys already
+
+    def within(rows: Tensor, parts: list[slice | Tensor]) -> Tensor:
+        total = torch.zeros_like(lse[:, :, rows])
+        for keys in parts:
+            member = key_mask(attention, region, rows[:, None], columns(keys, rows)[None, :])
+            logits = block_logits(attention, rows, keys).masked_fill(~member, -torch.inf)
+            total = total + torch.exp(logits - lse[:, :, rows, None]).sum(-1)
+        return total
+
+    found, n_keys = [], None if few is None else len(few)
+    for rows, keys in blocks(attention, queries, isinstance(region, Pattern), n_keys):
+        parts: list[slice | Tensor] = [keys] if few is None else [few]
+        if isinstance(region, Pattern):
+            parts = [*inside(attention, region, rows, keys)]
+        found.append(recomputed(attention, within, rows, parts))
+    return torch.cat(found, dim=2)
+
+
+def mass_on_sets(
+    attention: "Attention",
+    queries: Int[Tensor, "set row"],
+    keys: Int[Tensor, "set key"],
+    behind: int,
+) -> Float[Tensor, "batch head set row"]:
+    """See `Attention.mass_on_sets`."""
+    if queries.ndim != 2 or keys.ndim != 2 or len(queries) != len(keys):
+        raise HeadscopeError(
+            f"Sets of queries and keys need the shapes [set, row] and [set, key], not "
+            f"{tuple(queries.shape)} and {tuple(keys.shape)}."
+        )
+    for index, size, name in (
+        (queries, attention.n_queries, "query"),
+        (keys, attention.n_keys, "key"),
+    ):
+        if index.numel() and (int(index.min()) < -1 or int(index.max()) >= size):
+            raise HeadscopeError(f"A {name} of a set lies outside 0 … {size - 1} (-1 is padding).")
+    lse = finite(attention.lse())
+    group = attention.group
+
+    def within(rows: Tensor, columns: Tensor) -> Tensor:
+        i, j = rows[:, :, None], columns[:, None, :]
+        real = (i >= 0) & (j >= 0)
+        i, j = i.clamp(min=0), j.clamp(min=0)
+        q = rearrange(wide(attention.q[:, :, i[..., 0]]), "b (k g) s r d -> b k s (g r) d", g=group)
+        products = torch.matmul(q, wide(attention.k[:, :, j[:, 0]]).transpose(-1, -2))
+        products = rearrange(products, "b k s (g r) c -> b (k g) s r c", g=group)
+        distance = attention.query_positions[:, None][..., i] - attention.keys_by_head()[..., j]
+        logits = final_logits(attention, products, i, j)
+        p = torch.exp(logits - lse[:, :, i[..., 0], None])
+        return (p * (real & (distance >= behind))).sum(-1)
+
+    per_set = attention.q.shape[0] * attention.n_heads * queries.shape[1] * keys.shape[1]
+    step = max(1, budget(attention) // max(1, per_set))
+    parts = zip(queries.split(step), keys.split(step), strict=True)
+    return torch.cat([recomputed(attention, within, *part) for part in parts], dim=2)
+
+
+def row_stats(
+    attention: "Attention", regions: Mapping[str, Keys], clip: int | None, queries: Any
+) -> RowStats:
+    """See `Attention.row_stats`."""
+
+    def stats(part: Tile) -> tuple[Tensor, ...]:
+        p, lse, rows = part.probabilities, finite(part.lse), part.queries
+        index = columns(part.keys, rows)[None, :]
+        distance = (
+            attention.query_positions[:, None][..., rows, None]
+            - attention.keys_by_head()[..., index]
+        )
+        distance = distance.clamp(min=0)
+        entropy = (p * torch.where(p > 0, lse[..., None] - part.logits, 0)).sum(-1)
+        if attention.sink_logits is not None:
+            surprise = lse - attention.sink_logits[:, None].to(lse)
+            entropy = entropy + torch.exp(-surprise) * surprise
+        return (
+            part.lse,
+            entropy,
+            (p * distance).sum(-1),
+            (p * (distance if clip is None else distance.clamp(max=clip))).sum(-1),
+            _top(part),
+            *((p * key_mask(attention, k, rows[:, None], index)).sum(-1) for k in regions.values()),
+        )
+
+    found = [torch.cat(part, dim=2) for part in zip(*fold(attention, stats, queries), strict=True)]
+    return RowStats(*found[:5], mass=dict(zip(regions, found[5:], strict=True)))
+
+
+def _top(part: Tile) -> Int[Tensor, "batch head query"]:
+    top = part.logits.argmax(-1) if part.keys.stop > part.keys.start else part.lse.long()
+    return torch.where(part.lse.isneginf(), -1, top + part.keys.start)
+
+
+def column_means(
+    attention: "Attention", denominator: Literal["visible", "queries"]
+) -> Float[Tensor, "batch head key"]:
+    """See `Attention.column_means`."""
+    batch, heads = attention.q.shape[:2]
+    total = attention.q.new_zeros(batch, heads, attention.n_keys, dtype=wide_dtype(attention.q))
+    count = torch.zeros_like(total[:, :1])
+    for rows, keys in blocks(attention):
+        edge = (keys.start, attention.n_keys - keys.stop)
+        part = recomputed(
+            attention, lambda r, k: tile(attention, r, k).probabilities.sum(2), rows, keys
+        )
+        total = total + pad(part, edge)
+        if denominator == "visible":
+            seen = attention.visible_at(rows[:, None], columns(keys, rows)[None, :])
+            count = count + pad(seen.sum(2), edge)
+    if denominator == "queries":
+        count = (attention.query_positions >= 0).sum(1)[:, None, None]
+    return total / count.clamp(min=1)
+
+
+def block_map(
+    attention: "Attention", size: int, reduce: Literal["sum", "mean", "max"]
+) -> Float[Tensor, "batch head query_block key_block"]:
+    """See `Attention.block_map`."""
+    if size < 1:
+        raise HeadscopeError(f"block_map needs a block of at least one token, not {size}.")
+    n_key_blocks = -(-attention.n_keys // size)
+    reduced, joined = (torch.amax, torch.maximum) if reduce == "max" else (torch.sum, torch.add)
+
+    def pooled(part: Tile) -> Tensor:
+        right = n_key_blocks * size - part.keys.stop
+        squares = pad(part.probabilities, (part.keys.start, right)).unflatten(-1, (-1, size))
+        return reduced(squares, dim=-1)
+
+    bands: list[Tensor] = []  # one row of squares each, [batch, head, key_block]
+    for rows, keys in blocks(attention):
+        part = recomputed(attention, lambda r, k: pooled(tile(attention, r, k)), rows, keys)
+        start = int(rows[0])
+        # A run of rows may end inside a square; what it holds of it is joined to what came before.
+        for piece in part.split(_cuts(start, len(rows), size), dim=2):
+            band = reduced(piece, dim=2)
+            if start % size:
+                band = joined(bands.pop(), band)
+            bands.append(band)
+            start += piece.shape[2]
+    out = torch.stack(bands, dim=2)
+    return out / size**2 if reduce == "mean" else out
+
+
+def _cuts(start: int, length: int, size: int) -> list[int]:
+    """Lengths of the pieces into which multiples of `size` cut [start, start + length)."""
+    edges = [start, *range(start - start % size + size, start + length, size), start + length]
+    return [high - low for low, high in pairwise(edges)]

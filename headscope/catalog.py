@@ -1,0 +1,37 @@
+"""What there is: every registered method, read from its folder."""
+
+from functools import cache
+
+import headscope.interventions
+import headscope.patterns
+import headscope.probes
+import headscope.prompts
+from headscope.interventions.base import Intervention
+from headscope.patterns.base import Pattern
+from headscope.probes.base import Probe
+from headscope.prompts.base import PromptFamily
+from headscope.registry import load_all
+
+
+@cache
+def probes() -> dict[str, type[Probe]]:
+    """All probes by name, those of other packages included."""
+    return load_all(headscope.probes, Probe)
+
+
+@cache
+def families() -> dict[str, type[PromptFamily]]:
+    """All prompt families by name."""
+    return load_all(headscope.prompts, PromptFamily)
+
+
+@cache
+def patterns() -> dict[str, type[Pattern]]:
+    """All patterns by name."""
+    return load_all(headscope.patterns, Pattern)
+
+
+@cache
+def interventions() -> dict[str, type[Intervention]]:
+    """All interventions by name."""
+    return load_all(headscope.interventions, Intervention)

@@ -1,0 +1,1 @@
+"""Measuring what a change to heads did."""

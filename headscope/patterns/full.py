@@ -1,0 +1,17 @@
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from headscope.patterns.base import Pattern
+
+
+@dataclass(frozen=True)
+class Full(Pattern):
+    """Every key that causality allows."""
+
+    def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        return torch.ones(torch.broadcast_shapes(query.shape, key.shape), dtype=torch.bool).to(
+            query.device
+        )

@@ -1,0 +1,106 @@
+"""Probes: what is measured about every head on a prompt."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headscope.engines import Attended
+from headscope.errors import HeadscopeError
+from headscope.model import HeadModel
+from headscope.prompts.base import Prompt, PromptFamily
+from headscope.registry import Registered
+
+Rows = Literal["answer", "last", "all"]
+Cost = Literal["rows", "all rows", "columns", "own pass"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The pass that a probe reads.
+
+    Attributes:
+        prompt: the prompt; its rows come first where the pass holds them.
+        model: the model, for its weights.
+        token_ids: every token that went through the model, the response's among them.
+        response: the model's own greedy answer; empty where none was asked for.
+        answer_rows: indices, among this pass's queries, of the rows that produced the response:
+            row i produced response[i].
+    """
+
+    prompt: Prompt
+    model: HeadModel
+    token_ids: Int[Tensor, " token"]
+    response: Int[Tensor, " new"]
+    answer_rows: Int[Tensor, " new"]
+
+    def last_rows(self, n: int = 1) -> list[int]:
+        """Indices of the last n rows of the prompt: the last one produces the answer's start."""
+        stop = len(self.prompt)
+        return list(range(max(0, stop - n), stop))
+
+
+@dataclass(frozen=True)
+class Probe(Registered, ABC):
+    """One way to score heads; a frozen dataclass whose fields are its parameters.
+
+    A probe sees one finished attention at a time and gives a number per query head; `scan`
+    averages over prompts and puts an interval around the mean. A probe that alters the pass
+    declares `alters`, brings its own `read`, and shares no pass.
+    """
+
+    registry: ClassVar[dict[str, "type[Probe]"]] = {}
+    paper: ClassVar[str]  # where its definition comes from
+    # Which rows it reads. "answer": those that made the model's own answer, on prompts that it
+    # answered rightly; "last": the last rows of the prompt; "all": every row.
+    rows: ClassVar[Rows] = "all"
+    # What it costs beside the forward pass: a few rows, one pass over all rows, a second pass
+    # for columns, or forward passes of its own.
+    cost: ClassVar[Cost] = "rows"
+    alters: ClassVar[bool] = False
+    spans: ClassVar[tuple[str, ...]] = ()  # spans that a prompt has to have
+    kv_view: ClassVar[Literal["max", "mean"]] = "max"  # how query heads make their kv_head's score
+    scores: ClassVar[Mapping[str, str]] = {}  # further scores beside its own: name -> meaning
+    curves: ClassVar[Mapping[str, str]] = {}  # [head, point] for each head: name -> the points
+    prompts: PromptFamily  # what it is measured on
+
+    @abstractmethod
+    def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
+        """Scores of one layer's query heads on one prompt, by name; its own goes by its name.
+
+        Curves are [head, point], with as many points on every prompt.
+        """
+
+    def read(self, model: HeadModel, prompt: Prompt) -> Mapping[str, Float[Tensor, "layer head"]]:
+        """For a probe that alters the pass: all layers' scores on one prompt."""
+        raise TypeError(f"{type(self).__name__} declares `alters` and brings no `read`.")
+
+    @classmethod
+    def score_names(cls) -> tuple[str, ...]:
+        return (cls.name, *cls.scores)
+
+    @classmethod
+    def outputs(cls) -> tuple[str, ...]:
+        """Everything that `measure` gives, curves included."""
+        return (*cls.score_names(), *cls.curves)
+
+    def check(self, prompt: Prompt) -> None:
+        """Refuse a prompt that lacks what the probe reads, before anything is measured.
+
+        Raises:
+            HeadscopeError: a span or the answer is missing; it names probe and span.
+        """
+        for name in self.spans:
+            if name not in prompt.spans:
+                raise HeadscopeError(
+                    f"the probe {self.name!r} needs a span {name!r} in every prompt; add it to "
+                    "the prompts, or leave the probe out."
+                )
+        if self.rows == "answer" and not prompt.answer_ids:
+            raise HeadscopeError(
+                f"the probe {self.name!r} reads the model's answer, and there is no 'answer' to "
+                "judge it by; add one, or leave the probe out."
+            )

@@ -1,0 +1,69 @@
+"""Earlier copies of a token, and the attention that pairs of positions hold."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headscope.attention import Attention
+from headscope.errors import HeadscopeError
+
+Pairs = tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]
+
+
+def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "set place"]]:
+    """The places of every token that occurs more than once, ascending and padded with -1.
+
+    Sets of like size share a tensor, whose width is a power of two: pairs within a set then cost
+    one small product each, where one by one they would be gathered as often as a word is frequent.
+
+    Raises:
+        HeadscopeError: no token occurs twice.
+    """
+    order = torch.argsort(token_ids, stable=True)
+    _, counts = torch.unique_consecutive(token_ids[order], return_counts=True)
+    starts = counts.cumsum(0) - counts
+    most = int(counts.max())
+    if most < 2:
+        raise HeadscopeError("no token has an earlier copy; use repeated tokens.")
+    found, width = [], 4
+    while width < 2 * most:
+        some = (counts > (width // 2 if width > 4 else 1)) & (counts <= width)
+        place = torch.arange(width, device=token_ids.device)
+        at = (starts[some, None] + place).clamp(max=len(order) - 1)
+        if len(at):
+            found.append(torch.where(place < counts[some, None], order[at], -1))
+        width *= 2
+    return found
+
+
+def mean_on_copies(
+    attention: Attention, token_ids: Int[Tensor, " token"], after: int, every_row: bool
+) -> Float[Tensor, " head"]:
+    """Attention on what stands `after` tokens behind earlier copies, averaged over rows.
+
+    Args:
+        after: 0 for the copies themselves, 1 for the tokens that followed them.
+        every_row: divide by the number of all rows, as TransformerLens' detectors do, instead of
+            by the number of rows that have an earlier copy.
+    """
+    total = torch.zeros(attention.n_heads, device=attention.q.device)
+    rows = 0
+    for places in copies(token_ids):
+        keys = torch.where(places >= 0, places + after, -1)
+        keys = torch.where(keys < attention.n_keys, keys, -1)
+        # A copy is earlier: itself is none, and what follows it may be the row itself.
+        found = attention.mass_on_sets(places, keys, behind=1 - after)
+        total = total + found[0].sum((-1, -2)).to(total)
+        rows += int((places >= 0).sum()) - len(places)
+    return total / (attention.n_queries if every_row else rows)
+
+
+def mean_on_pairs(attention: Attention, pairs: Pairs, every_row: bool) -> Float[Tensor, " head"]:
+    """Attention on single pairs, averaged over rows that have one or over all.
+
+    A pair that a sliding window hides from this layer counts as no attention.
+    """
+    query, key = pairs
+    n_rows = attention.n_queries if every_row else len(query.unique())
+    seen = attention.visible_at(query, key).flatten(0, 1).all(0)
+    return attention.at(query[seen], key[seen])[0].sum(-1) / n_rows

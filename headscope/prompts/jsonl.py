@@ -1,0 +1,135 @@
+"""The user's own prompts, one JSON object a line."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from headscope.errors import HeadscopeError
+from headscope.prompts.base import Prompt, PromptFamily, Range, encode
+from headscope.prompts.needle import chat_turn
+
+_MARK = "headscopemark"
+
+
+class Line(BaseModel):
+    """One line: the text, its spans as characters or as the words themselves, and the answer.
+
+    `{"text": "… The code is 417. … The code is", "spans": {"needle": "The code is 417.",
+    "answer": "417"}, "answer": " 417"}`
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(min_length=1)
+    spans: dict[str, str | Annotated[list[int], Field(min_length=2, max_length=2)]] = {}
+    answer: str = ""
+    chat: bool = False  # put `text` into the chat template as the user's turn
+    lead: str = ""  # with `chat`: the first words of the assistant's answer
+
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Spans as ranges of characters of `text`; words are looked up and must stand there once,
+        "answer" within "needle" where both are given."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, span in sorted(self.spans.items(), key=lambda item: item[0] == "answer"):
+            if not isinstance(span, str):
+                low, high = span
+                if not 0 <= low < high <= len(self.text):
+                    raise ValueError(f"the span {name!r} lies outside the text")
+                found[name] = (low, high)
+                continue
+            inside = name == "answer" and "needle" in found
+            where = found["needle"] if inside else (0, len(self.text))
+            count = self.text[slice(*where)].count(span)
+            if not span or count != 1:
+                raise ValueError(
+                    f"the span {name!r} stands {count} times in the text; give it as character "
+                    "offsets [start, end]"
+                )
+            at = where[0] + self.text[slice(*where)].index(span)
+            found[name] = (at, at + len(span))
+        return found
+
+
+@dataclass(frozen=True)
+class Jsonl(PromptFamily):
+    """Prompts from a JSONL file; `samples` at most, all of them if 0.
+
+    Attributes:
+        path: the file.
+    """
+
+    samples: int = 0
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise HeadscopeError(f"Ask for at least one prompt, not {self.samples}; 0 is all.")
+
+    def prompts(self, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+        lines = self._lines()
+        return [self._prompt(line, tokenizer) for line in lines[: self.samples or len(lines)]]
+
+    def prompt(self, index: int, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+        return self._prompt(self._lines()[index], tokenizer)
+
+    def _prompt(self, numbered: tuple[int, str], tokenizer: PreTrainedTokenizerBase) -> Prompt:
+        number, raw = numbered
+        where = f"{self.path}, line {number}"
+        try:
+            line = Line.model_validate_json(raw)
+            return _encode(tokenizer, line)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            field = ".".join(str(part) for part in problem["loc"])
+            # Every line is the first of its own JSON: only the column says something.
+            said = re.sub(r" at line 1 (column \d+)", r" (\1)", problem["msg"].lower())
+            raise HeadscopeError(f"{where}: {field} {said}.".replace(":  ", ": ")) from error
+        except (ValueError, HeadscopeError) as error:
+            raise HeadscopeError(f"{where}: {str(error).rstrip('.')}.") from error
+
+    def _lines(self) -> list[tuple[int, str]]:
+        try:
+            # Other ends of line, such as U+2028, may stand within a JSON string.
+            text = Path(self.path).read_bytes().decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise HeadscopeError(
+                f"The prompts in {self.path!r} cannot be read: {error}."
+            ) from error
+        lines = [(i, raw) for i, raw in enumerate(text.split("\n"), 1) if raw.strip()]
+        if not lines:
+            raise HeadscopeError(f"{self.path} holds no prompts.")
+        return lines
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, line: Line) -> Prompt:
+    ranges, text = line.ranges(), line.text
+    if line.lead and not line.chat:
+        raise ValueError('"lead" begins an answer in a chat; give it with "chat": true')
+    if line.chat:
+        text, ranges = _in_chat(tokenizer, text, ranges)
+        text += line.lead
+    return encode(tokenizer, text, ranges, answer=line.answer, special_tokens=not line.chat)
+
+
+def _in_chat(
+    tokenizer: PreTrainedTokenizerBase, text: str, ranges: dict[str, Range]
+) -> tuple[str, dict[str, Range]]:
+    """A text as the user's turn, and where its spans are then; many templates trim the text."""
+    wrapped = chat_turn(tokenizer, text)
+    # The words of a template may hold a short text too: a mark shows where the turn begins.
+    start = max(chat_turn(tokenizer, _MARK).find(_MARK), 0)
+    kept = text if wrapped.startswith(text, start) else text.strip()
+    at, skipped = wrapped.find(kept, start), text.index(kept)
+    if not kept or at < 0:
+        raise ValueError("the chat template does not hold the text as it is; leave chat out")
+    moved: dict[str, Range] = {}
+    for name, (low, high) in ranges.items():
+        low, high = max(low - skipped, 0), min(high - skipped, len(kept))
+        if low >= high:
+            raise ValueError(f"the span {name!r} holds only space, which the chat template trims")
+        moved[name] = (at + low, at + high)
+    return wrapped, moved

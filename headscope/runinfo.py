@@ -1,0 +1,160 @@
+"""`run.json`: everything that a result was made from, checked where it is read."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headscope import __version__, storage
+from headscope.errors import HeadscopeError
+
+SCHEMA = 1
+
+
+class ModelInfo(BaseModel):
+    """Which model it was, and its shape."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spec: str
+    name: str
+    revision: str | None
+    fingerprint: str
+    layers: list[int] = Field(min_length=1)
+    n_heads: int = Field(ge=1)
+    n_kv_heads: int = Field(ge=1)
+    d_head: int = Field(ge=1)
+    context_length: int
+    parameters: int
+
+    @model_validator(mode="after")
+    def _grouped(self) -> "ModelInfo":
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError("the query heads do not divide into the KV heads")
+        return self
+
+
+class FamilyInfo(BaseModel):
+    """Prompts that some probes shared."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    family: str
+    parameters: dict[str, Any]
+    digests: list[str]
+    accepted: list[bool] = []
+    seconds: float = 0.0
+
+
+class ScoreInfo(BaseModel):
+    """Where a score comes from, and how query heads make their kv_head's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    probe: str
+    kv_view: Literal["max", "mean"]
+
+
+class RunInfo(BaseModel):
+    """One scan."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA
+    kind: Literal["scan"] = "scan"
+    state: Literal["running", "complete"] = "running"
+    model: ModelInfo
+    backend: str
+    dtype: str
+    device: str
+    seed: int = Field(ge=0)
+    probes: dict[str, dict[str, Any]]
+    scores: dict[str, ScoreInfo]
+    curves: dict[str, str] = {}  # name -> what its points are
+    families: dict[str, FamilyInfo]
+    versions: dict[str, str]
+    command: str
+    created: str
+
+    def passes(self) -> tuple[int, int]:
+        """(forward passes over prompts, those that sharing them saved), answers not counted."""
+        run = sum(len(family.digests) for family in self.families.values())
+        apart = sum(
+            len(family.digests)
+            for fields in self.probes.values()
+            for family in self.families.values()
+            if fields.get("prompts") == {"family": family.family, **family.parameters}
+        )
+        return run, max(0, apart - run)
+
+    def same_measurement(self, other: "RunInfo") -> list[str]:
+        """What differs between two runs that would have to be one to be continued."""
+        mine, theirs = self._identity(), other._identity()
+        return [name for name in mine if mine[name] != theirs[name]]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "model": self.model.fingerprint,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "device": self.device,
+            "seed": self.seed,
+            "versions": self.versions,
+            "probes": self.probes,
+            "prompts": {name: family.digests for name, family in self.families.items()},
+        }
+
+    def write(self, folder: Path) -> None:
+        storage.write(folder / "run.json", (self.model_dump_json(indent=2) + "\n").encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunInfo":
+        """A folder's run.json.
+
+        Raises:
+            HeadscopeError: it is missing, damaged, of another kind, or from a newer headscope.
+        """
+        path = folder / "run.json"
+        if not folder.is_dir():
+            raise HeadscopeError(f"There is no run folder {folder}.")
+        if not path.is_file():
+            raise HeadscopeError(f"{folder} holds no run.json, so it is no run of headscope.")
+        return cls.parse(storage.read(path), path)
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> "RunInfo":
+        try:
+            raw = json.loads(content)
+            schema = raw.get("schema_version")
+            if isinstance(schema, int) and schema > SCHEMA:
+                raise HeadscopeError(
+                    f"{path} was written by a newer headscope (schema {schema}, this one reads "
+                    f"up to {SCHEMA}); update headscope."
+                )
+            return cls.model_validate(raw)
+        except (ValueError, AttributeError, ValidationError) as error:
+            raise HeadscopeError(
+                f"{path} is damaged or not a scan's: {_first(error)}. Scan again into a new folder."
+            ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a number."""
+    found = {"headscope": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "numpy", "transformer-lens", "nnsight"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "its content"
+        return f"{where}: {problem['msg'].lower()}"
+    return str(error).splitlines()[0]

@@ -1,0 +1,366 @@
+"""Running probes: one forward pass per prompt for all probes that share it, resumable."""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headscope import storage
+from headscope.answering import greedy_answer
+from headscope.catalog import probes as all_probes
+from headscope.engines import Attended
+from headscope.errors import HeadscopeError
+from headscope.headmap import HeadMap, in_order
+from headscope.heads import label
+from headscope.model import HeadModel
+from headscope.probes.base import Probe, Reading
+from headscope.prompts.base import Prompt, PromptFamily
+from headscope.prompts.jsonl import Jsonl
+from headscope.registry import find
+from headscope.runinfo import FamilyInfo, ModelInfo, RunInfo, ScoreInfo, versions
+
+Progress = Callable[[str, int, int], None]  # family, prompts done, prompts in all
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Probes that read the same pass over the same prompts."""
+
+    key: str
+    family: PromptFamily
+    probes: tuple[Probe, ...]
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def altering(self) -> Probe | None:
+        """The probe that alters this pass and has it for itself."""
+        return self.probes[0] if self.probes[0].alters else None
+
+
+def scan(
+    model: HeadModel,
+    probes: Sequence[str | Probe] | Literal["all"] = "all",
+    *,
+    prompts: PromptFamily | str | Path | None = None,
+    lengths: Sequence[int] | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> HeadMap:
+    """Score every head of a model.
+
+    Args:
+        model: the opened model.
+        probes: names, or probes with parameters of one's own; "all" for every one.
+        prompts: a family or a JSONL file to measure on, instead of each probe's own family.
+        lengths: lengths in tokens of the prompts.
+        samples: prompts of each family.
+        seed: of the prompts and the intervals; each family's own, and 0, if left out.
+        out: a folder to save to while measuring; a scan that was cut off there goes on.
+        command: what to run again to go on, for messages and the report.
+        progress: called with (family, prompts done, prompts in all).
+
+    Raises:
+        HeadscopeError: prompts do not fit, no prompt was answered, or `out` holds another run.
+    """
+    if seed is not None and seed < 0:
+        raise HeadscopeError(f"A seed is 0 or more, not {seed}.")
+    if out is not None and model.stack.chain.entered:
+        raise HeadscopeError(
+            "A scan that is saved measures the model as it is: close the interventions' scopes "
+            "first, or scan without out=."
+        )
+    chosen = _choose(probes, prompts, lengths, samples, seed)
+    groups = _group(chosen, model)
+    info = _describe(model, groups, seed or 0, command)
+    folder = None if out is None else Path(out)
+    if folder is not None and (folder / "run.json").exists():
+        before = RunInfo.read(folder)
+        differs = before.same_measurement(info)
+        if differs:
+            raise HeadscopeError(
+                f"{folder} holds another run (it differs in: {', '.join(differs)}); choose "
+                "another folder with --out, or delete this one."
+            )
+        if before.state == "complete":
+            _tidy(folder)
+            return HeadMap.load(folder)
+    elif folder is not None and any(p.suffix != ".part" for p in folder.glob("*")):
+        raise HeadscopeError(f"{folder} is not empty and holds no run; choose another folder.")
+    if folder is not None:
+        info.write(folder)
+    parts = {group.key: _measure(model, group, folder, info, progress) for group in groups}
+    return _finish(info, groups, parts, folder)
+
+
+def _choose(
+    names: Sequence[str | Probe] | str,
+    prompts: PromptFamily | str | Path | None,
+    lengths: Sequence[int] | None,
+    samples: int | None,
+    seed: int | None,
+) -> list[Probe]:
+    known = all_probes()
+    wanted: Iterable[str | Probe] = names if not isinstance(names, str) else [names]
+    if names == "all":
+        wanted = known
+    chosen = [find(known, p, "probe")() if isinstance(p, str) else p for p in wanted]
+    if not chosen:
+        raise HeadscopeError("Name at least one probe, or 'all'.")
+    if isinstance(prompts, str | Path):
+        prompts = Jsonl(path=str(prompts))
+    placed = [_on(probe, prompts or probe.prompts, lengths, samples, seed) for probe in chosen]
+    placed = list(dict.fromkeys(placed))
+    names_ = [probe.name for probe in placed]
+    twice = next((name for name in names_ if names_.count(name) > 1), None)
+    if twice is not None:
+        raise HeadscopeError(
+            f"The probe {twice!r} is there twice with different parameters, and a run holds one "
+            "score of a name; scan twice."
+        )
+    return placed
+
+
+def _on(
+    probe: Probe,
+    family: PromptFamily,
+    lengths: Sequence[int] | None,
+    samples: int | None,
+    seed: int | None,
+) -> Probe:
+    changes: dict[str, Any] = {"seed": seed, "samples": samples}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if lengths is not None:
+        if not any(f.name == "lengths" for f in dataclasses.fields(family)):
+            raise HeadscopeError(
+                f"The prompts of {probe.name!r} ({family.name}) have lengths of their own; leave "
+                "--lengths out, or the probe."
+            )
+        changes["lengths"] = tuple(lengths)
+    return dataclasses.replace(probe, prompts=dataclasses.replace(family, **changes))
+
+
+def _group(probes: Sequence[Probe], model: HeadModel) -> list[Group]:
+    shared: dict[tuple[PromptFamily, Probe | None], list[Probe]] = {}
+    for probe in probes:
+        shared.setdefault((probe.prompts, probe if probe.alters else None), []).append(probe)
+    groups = []
+    for number, ((family, _), members) in enumerate(shared.items()):
+        prompts = tuple(family.prompts(model.tokenizer))
+        if not prompts:
+            raise HeadscopeError("Ask for at least one prompt (--samples).")
+        for index, prompt in enumerate(prompts):
+            for probe in members:
+                try:
+                    probe.check(prompt)
+                except HeadscopeError as error:
+                    raise HeadscopeError(f"Prompt {index + 1} of {family.name}: {error}") from error
+            room = model.context_length - len(prompt) - len(prompt.answer_ids)
+            if room < 0:
+                raise HeadscopeError(
+                    f"A prompt of {len(prompt)} tokens and its answer do not fit into the "
+                    f"{model.context_length} that {model.spec} was made for; ask for shorter "
+                    f"prompts, or leave out {', '.join(probe.name for probe in members)}."
+                )
+        groups.append(Group(f"{family.name}-{number}", family, tuple(members), prompts))
+    return groups
+
+
+def _describe(model: HeadModel, groups: Sequence[Group], seed: int, command: str) -> RunInfo:
+    members = [probe for group in groups for probe in group.probes]
+    return RunInfo(
+        model=ModelInfo(
+            spec=model.spec,
+            name=model.name,
+            revision=model.revision,
+            fingerprint=model.fingerprint,
+            layers=model.layers,
+            n_heads=model.n_heads,
+            n_kv_heads=model.n_kv_heads,
+            d_head=model.d_head,
+            context_length=model.context_length,
+            parameters=sum(p.numel() for p in model.hf.parameters()),
+        ),
+        backend=model.backend.name,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        seed=seed,
+        probes={probe.name: _parameters(probe) for probe in members},
+        scores={
+            name: ScoreInfo(probe=probe.name, kv_view=probe.kv_view)
+            for probe in members
+            for name in probe.score_names()
+        },
+        curves={name: points for probe in members for name, points in probe.curves.items()},
+        families={
+            group.key: FamilyInfo(
+                family=group.family.name,
+                parameters=_parameters(group.family),
+                digests=[prompt.digest for prompt in group.prompts],
+            )
+            for group in groups
+        },
+        versions=versions(),
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _parameters(method: Any) -> dict[str, Any]:
+    plain = dataclasses.asdict(method)
+    if isinstance(method, Probe):
+        plain["prompts"] = {"family": method.prompts.name, **plain["prompts"]}
+    return json.loads(json.dumps(plain))
+
+
+def _measure(
+    model: HeadModel,
+    group: Group,
+    folder: Path | None,
+    info: RunInfo,
+    progress: Progress | None,
+) -> list[dict[str, np.ndarray]]:
+    parts = []
+    for index, prompt in enumerate(group.prompts):
+        if progress is not None:
+            progress(group.key, index, len(group.prompts))
+        path = None if folder is None else folder / "partial" / f"{group.key}-{index}.safetensors"
+        if path is not None and path.exists():
+            part = storage.read_arrays(path)
+            if not {"accepted", "seconds"} <= part.keys():
+                raise HeadscopeError(f"{path} is damaged; delete it and run the command again.")
+            parts.append(part)
+            continue
+        start = time.perf_counter()
+        part = _read(model, group, prompt)
+        part["seconds"] = np.array([time.perf_counter() - start])
+        if path is not None:
+            storage.write_arrays(path, part)
+        parts.append(part)
+    if progress is not None:
+        progress(group.key, len(group.prompts), len(group.prompts))
+    return parts
+
+
+@torch.no_grad()
+def _read(model: HeadModel, group: Group, prompt: Prompt) -> dict[str, np.ndarray]:
+    """One prompt's scores, each [layer, head]; none from an answer that is not accepted."""
+    if group.altering is not None:
+        altered = group.altering.read(model, prompt)
+        return {"accepted": np.array([True]), **_checked(altered, model)}
+    ids = torch.tensor(prompt.token_ids, device=model.device)
+    on_prompt = [probe for probe in group.probes if probe.rows != "answer"]
+    on_answer = [probe for probe in group.probes if probe.rows == "answer"]
+    found: dict[str, np.ndarray] = {}
+    cache, start = model.new_cache() if on_answer else None, None
+    nothing = ids[:0]
+    if on_prompt:
+        reading = Reading(prompt, model, ids, nothing, nothing)
+        with _observed(model, on_prompt, reading) as rows:
+            start = model.forward(ids[None], cache=cache, prompt_length=len(ids), last=1)[0, -1]
+        found |= _checked(rows, model)
+    if not on_answer:
+        return {"accepted": np.array([True]), **found}
+    answer = greedy_answer(model, prompt, cache, start)
+    accepted = answer.accepted(prompt)
+    if accepted:
+        # The prompt went through the model before: only the rows that made the answer do again.
+        everything = torch.cat((ids, answer.token_ids))
+        answer.cache.crop(len(ids) - 1 - int(answer.cache.get_seq_length()))
+        made = torch.arange(len(answer.token_ids), device=ids.device)
+        reading = Reading(prompt, model, everything, answer.token_ids, made)
+        with _observed(model, on_answer, reading) as rows:
+            model.forward(
+                everything[None, len(ids) - 1 : -1], cache=answer.cache, prompt_length=len(ids),
+                last=1,
+            )  # fmt: skip
+        found |= _checked(rows, model)
+    return {"accepted": np.array([accepted]), **found}
+
+
+@contextmanager
+def _observed(
+    model: HeadModel, probes: Sequence[Probe], reading: Reading
+) -> Iterator[dict[str, list[Tensor]]]:
+    """What probes measure of the pass that is made within, layer by layer."""
+    rows: dict[str, list[Tensor]] = {name: [] for probe in probes for name in probe.outputs()}
+
+    def observe(attended: Attended) -> None:
+        for probe in probes:
+            for name, score in probe.measure(attended, reading).items():
+                rows[name].append(score.cpu())
+
+    with model.observed(observe):
+        yield rows
+
+
+def _checked(
+    found: Mapping[str, Sequence[Tensor] | Tensor], model: HeadModel
+) -> dict[str, np.ndarray]:
+    """Scores as float32 arrays; an error that names layer and head where one is no number."""
+    scores = {
+        name: x if isinstance(x, Tensor) else torch.stack(list(x)) for name, x in found.items()
+    }
+    for name, score in scores.items():
+        bad = ~torch.isfinite(score.flatten(2).sum(-1) if score.ndim > 2 else score)
+        if bool(bad.any()):
+            row, head = bad.nonzero()[0].tolist()
+            raise HeadscopeError(
+                f"{label((model.layers[row], head))} has a {name} that is no number: the model's "
+                "activations hold NaN or infinity there; try --dtype float32."
+            )
+    return {name: score.float().cpu().numpy() for name, score in scores.items()}
+
+
+def _finish(
+    info: RunInfo,
+    groups: Sequence[Group],
+    parts: Mapping[str, list[dict[str, np.ndarray]]],
+    folder: Path | None,
+) -> HeadMap:
+    arrays: dict[str, np.ndarray] = {}
+    families = dict(info.families)
+    for group in groups:
+        found = parts[group.key]
+        accepted = [bool(part["accepted"][0]) for part in found]
+        seconds = round(sum(float(part["seconds"][0]) for part in found), 3)
+        families[group.key] = families[group.key].model_copy(
+            update={"accepted": accepted, "seconds": seconds}
+        )
+        for name in (name for probe in group.probes for name in probe.outputs()):
+            kept = [part[name] for part in found if name in part]
+            if kept:
+                arrays[name] = np.stack(kept)
+    if not arrays:
+        rate = ", ".join(f"{g.key}: 0 of {len(g.prompts)}" for g in groups)
+        raise HeadscopeError(
+            f"The model answered none of the prompts ({rate}), so there is nothing to score; "
+            "try shorter prompts, another kind of needle, or a larger model."
+        )
+    curves = {name: arrays.pop(name) for name in info.curves if name in arrays}
+    measured = {name: info.curves[name] for name in curves}
+    done = info.model_copy(update={"state": "complete", "families": families, "curves": measured})
+    head_map = HeadMap(done, in_order(done, arrays), curves)
+    if folder is not None:
+        head_map.save(folder)
+        _tidy(folder)
+    return head_map
+
+
+def _tidy(folder: Path) -> None:
+    """Take away what a finished scan does not need, and what a killed one left half written."""
+    shutil.rmtree(folder / "partial", ignore_errors=True)
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)

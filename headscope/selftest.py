@@ -1,0 +1,57 @@
+"""Proof, at load time, that headscope sees and moves what the model computes."""
+
+import torch
+from torch import Tensor
+
+from headscope.attention import Attention
+from headscope.backends.base import Backend
+from headscope.engines import Attended
+from headscope.errors import HeadscopeError
+from headscope.stack import Attend
+
+
+def self_test(backend: Backend) -> None:
+    """One small batch: row i has the heads of the i-th layer changed, the last row none.
+
+    Raises:
+        HeadscopeError: logits differ from the model's own, or do not move when a layer's heads
+            do; the message names model and layer.
+    """
+    n_layers, name = len(backend.sites), type(backend.hf).__name__
+    rows = {site.layer: row for row, site in enumerate(backend.sites)}
+    vocab = backend.hf.config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocab, (1, 6), generator=generator).to(backend.hf.device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+
+    def change(attention: Attention, attend: Attend) -> Attended:
+        attended = attend(attention)
+        z = attended.z.clone()
+        z[rows[attention.layer]] = 1 - z[rows[attention.layer]]
+        return attended.with_z(z)
+
+    wide = {key: _repeat(value, n_layers + 1) for key, value in inputs.items()}
+    with torch.no_grad():
+        own = backend.defined(inputs)[0, -1].float()
+        with backend.entered(change):
+            logits = backend.forward(wide)[:, -1].float()
+    seam, moved = logits[-1], (logits[:-1] - logits[-1]).abs().amax(-1)
+    scale = float(own.abs().amax())
+    tolerance = 1e-3 if backend.hf.dtype in (torch.float32, torch.float64) else 0.1
+    error = float((seam - own).abs().amax())
+    if not error <= tolerance * scale:
+        raise HeadscopeError(
+            f"{name} gives other logits through headscope than by its own eager attention (off by "
+            f"{error:.2g} of {scale:.2g}); its attention holds something that the seam does not "
+            "carry."
+        )
+    still = [site.layer for site, move in zip(backend.sites, moved, strict=True) if not move > 0]
+    if still:
+        raise HeadscopeError(
+            f"{name}: changing the heads of layer {still[0]} does not change the logits, so that "
+            "nothing measured there would mean anything."
+        )
+
+
+def _repeat(value: Tensor | bool, times: int) -> Tensor | bool:
+    return value.repeat(times, 1) if isinstance(value, Tensor) else value

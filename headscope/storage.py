@@ -1,0 +1,90 @@
+"""Files that are either whole or not there."""
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from headscope.errors import HeadscopeError
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file in one step: a reader sees the old content or the new, never a part.
+
+    Raises:
+        HeadscopeError: the disk is full, or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise HeadscopeError(
+            f"{path} could not be written: {reason}. What was saved before is intact; make room "
+            "and run the same command again, or choose another folder with --out."
+        ) from error
+
+
+def read(path: Path) -> bytes:
+    """A file's content; a sentence instead of a traceback where it is missing."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HeadscopeError(
+            f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that headscope "
+            "wrote, and whole?"
+        ) from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Named arrays as one safetensors file."""
+    write(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Named arrays of a safetensors file.
+
+    Raises:
+        HeadscopeError: the file is missing or damaged.
+    """
+    try:
+        return load(read(path))
+    except (SafetensorError, ValueError) as error:
+        raise HeadscopeError(
+            f"{path} is damaged ({error}); delete it and measure again."
+        ) from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """A table as parquet."""
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    write(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A parquet table.
+
+    Raises:
+        HeadscopeError: the file is missing or damaged.
+    """
+    content = read(path)
+    try:
+        return pd.read_parquet(BytesIO(content))
+    except Exception as error:  # pyarrow has no one class for what a damaged file can raise
+        raise HeadscopeError(f"{path} is damaged; delete it and measure again.") from error

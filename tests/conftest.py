@@ -1,0 +1,53 @@
+"""Models that tests share; nothing here is changed by a test."""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when its client is imported
+
+import pytest
+import torch
+from tiny import CONFIGS, tiny_model, tiny_tokenizer
+
+import headscope
+from headscope.model import HeadModel
+
+torch.set_grad_enabled(False)
+
+
+@cache
+def opened(name: str, backend: str = "hf") -> HeadModel:
+    """A tiny random model behind the seam."""
+    if backend != "hf":
+        pytest.importorskip({"lens": "transformer_lens"}.get(backend, backend))
+    return headscope.load(tiny_model(name), tiny_tokenizer(), backend=backend)
+
+
+@pytest.fixture(params=list(CONFIGS))
+def architecture(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def llama() -> HeadModel:
+    return opened("llama")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> HeadModel:
+    return headscope.load("smollm2")
+
+
+@pytest.fixture
+def grad() -> Iterator[None]:
+    with torch.enable_grad():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Tests write nowhere but their own folder, and every one starts from the same seed."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)

@@ -1,0 +1,57 @@
+"""Dense float64 attention, written down once more without blocks, edits or kernels."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headscope.attention import Attention
+
+
+@dataclass
+class Dense:
+    """Logits, pattern and output of one layer, everything expanded to query heads."""
+
+    logits: Tensor  # [batch, head, query, key], -inf where invisible
+    pattern: Tensor
+    z: Tensor
+    lse: Tensor
+
+
+def visible(a: Attention) -> Tensor:
+    """Visibility pair by pair, from the definition."""
+    batch, heads, n_q, n_k = a.q.shape[0], a.q.shape[1], a.q.shape[2], a.k.shape[2]
+    group = heads // a.k.shape[1]
+    seen = torch.zeros(batch, heads, n_q, n_k, dtype=torch.bool)
+    for b in range(batch):
+        for h in range(heads):
+            for i in range(n_q):
+                for j in range(n_k):
+                    query = int(a.query_positions[b, i])
+                    per_head = a.key_positions.ndim == 3
+                    key = int(a.key_positions[b, h // group, j] if per_head else
+                              a.key_positions[b, j])  # fmt: skip
+                    ok = 0 <= key <= query
+                    if a.window is not None:
+                        ok = ok and query - key < a.window
+                    if a.chunk is not None:
+                        ok = ok and query // a.chunk == key // a.chunk
+                    seen[b, h, i, j] = ok
+    return seen
+
+
+def dense(a: Attention, extra: Tensor | float = 0.0) -> Dense:
+    """The layer with `extra` added to its logits."""
+    group = a.q.shape[1] // a.k.shape[1]
+    q = a.q.double()
+    k, v = (x.double().repeat_interleave(group, 1) for x in (a.k, a.v))
+    logits = (q @ k.transpose(-1, -2)) * a.scale
+    if a.softcap is not None:
+        logits = a.softcap * torch.tanh(logits / a.softcap)
+    logits = (logits + extra).masked_fill(~visible(a), -torch.inf)
+    total = logits
+    if a.sink_logits is not None:
+        sink = a.sink_logits.double()[None, :, None, None].expand(*logits.shape[:3], 1)
+        total = torch.cat((logits, sink), dim=-1)
+    pattern = torch.softmax(total, dim=-1).nan_to_num(0)[..., : logits.shape[-1]]
+    return Dense(logits, pattern, pattern @ v, total.logsumexp(-1))
