@@ -12,8 +12,13 @@ import torch
 from headscope.runinfo import versions
 
 
-def describe() -> None:
-    """Command, date, versions and processor, one line each."""
+def command() -> str:
+    """What was run."""
+    return f"python {shlex.join(sys.argv)}"
+
+
+def environment() -> str:
+    """Date, versions and processor."""
     cpu = next(
         (
             line.split(":")[1].strip()
@@ -22,9 +27,14 @@ def describe() -> None:
         ),
         platform.processor(),
     )
-    print(f"$ python {shlex.join(sys.argv)}")
-    print(date.today().isoformat(), "·", " · ".join(f"{k} {v}" for k, v in versions().items()))
-    print(f"{cpu} · {os.cpu_count()} cores · {torch.get_num_threads()} threads\n", flush=True)
+    packages = " · ".join(f"{k} {v}" for k, v in versions().items())
+    cores = f"{cpu} · {os.cpu_count()} cores · {torch.get_num_threads()} threads"
+    return f"{date.today().isoformat()} · {packages}\n{cores}"
+
+
+def describe() -> None:
+    """All of it, for the top of a result."""
+    print(f"$ {command()}\n{environment()}\n", flush=True)
 
 
 def memory_now() -> int:

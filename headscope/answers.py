@@ -100,10 +100,13 @@ def mass_on_sets(
         q = rearrange(wide(attention.q[:, :, i[..., 0]]), "b (k g) s r d -> b k s (g r) d", g=group)
         products = torch.matmul(q, wide(attention.k[:, :, j[:, 0]]).transpose(-1, -2))
         products = rearrange(products, "b k s (g r) c -> b (k g) s r c", g=group)
-        distance = attention.query_positions[:, None][..., i] - attention.keys_by_head()[..., j]
-        logits = final_logits(attention, products, i, j)
-        p = torch.exp(logits - lse[:, :, i[..., 0], None])
-        return (p * (real & (distance >= behind))).sum(-1)
+        key = attention.keys_by_head()[..., j]
+        distance = attention.query_positions[:, None][..., i] - key
+        counts = real & (key >= 0) & (distance >= max(behind, 0))
+        if not attention.only_causal:
+            counts = counts & attention.visible_at(i, j)
+        logits = final_logits(attention, products, i, j, counts)
+        return torch.exp(logits - lse[:, :, i[..., 0], None]).sum(-1)
 
     per_set = attention.q.shape[0] * attention.n_heads * queries.shape[1] * keys.shape[1]
     step = max(1, budget(attention) // max(1, per_set))

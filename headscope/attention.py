@@ -35,6 +35,7 @@ from headscope.edits import Bias, Edit, Keys, Restriction, as_indices, key_mask
 from headscope.errors import HeadscopeError
 from headscope.merge import Part
 from headscope.patterns.base import Pattern
+from headscope.sweep import Sweep, sweep
 
 if TYPE_CHECKING:
     from headscope.cache import LayerCache
@@ -103,6 +104,11 @@ class Attention:
         return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
     # ---- who may see whom ------------------------------------------------------------------
+
+    @property
+    def only_causal(self) -> bool:
+        """Whether a query sees every earlier key that is held: no window, chunk or mask."""
+        return self.window is None and self.chunk is None and self.mask is None
 
     def visible(self, queries: Any = None) -> Bool[Tensor, " batch #head query key"]:
         """Whether each query may see each key: the one truth, before edits.
@@ -307,6 +313,14 @@ class Attention:
             queries: indices of queries; all of them if left out.
         """
         return row_stats(self, dict(regions or {}), clip, queries)
+
+    def sweep(self, clip: int = 128) -> Sweep:
+        """Entropy, distances and what every key receives, in one pass over all rows.
+
+        Args:
+            clip: the distance, in tokens, at which `clipped_distance` is cut.
+        """
+        return sweep(self, clip)
 
     def column_means(
         self, denominator: Literal["visible", "queries"] = "visible"

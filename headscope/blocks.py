@@ -88,9 +88,12 @@ def inside(attention: "Attention", pattern: Pattern, rows: Tensor, keys: slice) 
 def tile(attention: "Attention", rows: Tensor, keys: slice) -> Tile:
     """The pattern of some queries over the keys they can see."""
     logits = block_logits(attention, rows, keys)
-    lse = torch.logsumexp(logits, dim=-1)
-    if attention.sink_logits is not None:
-        lse = torch.logaddexp(lse, attention.sink_logits[:, None].to(lse))
+    if attention.known_lse is not None:
+        lse = attention.known_lse[:, :, rows].to(logits)
+    else:
+        lse = torch.logsumexp(logits, dim=-1)
+        if attention.sink_logits is not None:
+            lse = torch.logaddexp(lse, attention.sink_logits[:, None].to(lse))
     return Tile(rows, keys, logits, lse, torch.exp(logits - finite(lse)[..., None]))
 
 
@@ -104,12 +107,24 @@ def block_logits(
     return final_logits(attention, product, rows[:, None], columns(keys, rows)[None, :])
 
 
-def final_logits(attention: "Attention", products: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """From q·k to logits with edits, over two index tensors that broadcast to the last axes."""
+def final_logits(
+    attention: "Attention",
+    products: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    visible: Tensor | None = None,
+) -> Tensor:
+    """From q·k to logits with edits, over two index tensors that broadcast to the last axes.
+
+    Args:
+        visible: which pairs are seen, where the caller knows; others get -inf.
+    """
     logits = products * attention.scale
     if attention.softcap is not None:
         logits = torch.tanh(logits / attention.softcap) * attention.softcap
-    logits = logits.masked_fill(~attention.visible_at(queries, keys), -torch.inf)
+    if visible is None:
+        visible = attention.visible_at(queries, keys)
+    logits = logits.masked_fill(~visible, -torch.inf)
     for edit in attention.edits:
         logits = logits + edit.logits(attention, queries, keys).to(logits.dtype)
     return logits

@@ -126,11 +126,11 @@ class HeadModel:
     @property
     def unembed(self) -> Float[Tensor, "model vocab"]:
         """The map from the normalised residual stream to logits, as a view."""
-        return self._unembedding.weight.T
+        return cast(Tensor, self._unembedding.weight).T
 
     @property
-    def _unembedding(self) -> nn.Linear:
-        return cast(nn.Linear, self.hf.get_output_embeddings())
+    def _unembedding(self) -> nn.Module:
+        return cast(nn.Module, self.hf.get_output_embeddings())  # a bridge has one of its own
 
     @cached_property
     def final_norm(self) -> nn.Module:

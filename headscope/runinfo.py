@@ -75,6 +75,7 @@ class RunInfo(BaseModel):
     scores: dict[str, ScoreInfo]
     curves: dict[str, str] = {}  # name -> what its points are
     families: dict[str, FamilyInfo]
+    left_out: dict[str, str] = {}  # probe -> why it could not be measured
     versions: dict[str, str]
     command: str
     created: str

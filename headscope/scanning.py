@@ -4,9 +4,8 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,34 +16,17 @@ from torch import Tensor
 
 from headscope import storage
 from headscope.answering import greedy_answer
-from headscope.catalog import probes as all_probes
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap, in_order
 from headscope.heads import label
 from headscope.model import HeadModel
+from headscope.planning import Group, choose, grouped
 from headscope.probes.base import Probe, Reading
 from headscope.prompts.base import Prompt, PromptFamily
-from headscope.prompts.jsonl import Jsonl
-from headscope.registry import find
 from headscope.runinfo import FamilyInfo, ModelInfo, RunInfo, ScoreInfo, versions
 
 Progress = Callable[[str, int, int], None]  # family, prompts done, prompts in all
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Probes that read the same pass over the same prompts."""
-
-    key: str
-    family: PromptFamily
-    probes: tuple[Probe, ...]
-    prompts: tuple[Prompt, ...]
-
-    @property
-    def altering(self) -> Probe | None:
-        """The probe that alters this pass and has it for itself."""
-        return self.probes[0] if self.probes[0].alters else None
 
 
 def scan(
@@ -82,9 +64,9 @@ def scan(
             "A scan that is saved measures the model as it is: close the interventions' scopes "
             "first, or scan without out=."
         )
-    chosen = _choose(probes, prompts, lengths, samples, seed)
-    groups = _group(chosen, model)
-    info = _describe(model, groups, seed or 0, command)
+    chosen = choose(probes, prompts, lengths, samples, seed)
+    groups, left_out = grouped(chosen, model, lenient=probes == "all")
+    info = _describe(model, groups, left_out, seed or 0, command)
     folder = None if out is None else Path(out)
     if folder is not None and (folder / "run.json").exists():
         before = RunInfo.read(folder)
@@ -101,84 +83,17 @@ def scan(
         raise HeadscopeError(f"{folder} is not empty and holds no run; choose another folder.")
     if folder is not None:
         info.write(folder)
-    parts = {group.key: _measure(model, group, folder, info, progress) for group in groups}
+    parts = {each.key: _measure(model, each, folder, info, progress) for each in groups}
     return _finish(info, groups, parts, folder)
 
 
-def _choose(
-    names: Sequence[str | Probe] | str,
-    prompts: PromptFamily | str | Path | None,
-    lengths: Sequence[int] | None,
-    samples: int | None,
-    seed: int | None,
-) -> list[Probe]:
-    known = all_probes()
-    wanted: Iterable[str | Probe] = names if not isinstance(names, str) else [names]
-    if names == "all":
-        wanted = known
-    chosen = [find(known, p, "probe")() if isinstance(p, str) else p for p in wanted]
-    if not chosen:
-        raise HeadscopeError("Name at least one probe, or 'all'.")
-    if isinstance(prompts, str | Path):
-        prompts = Jsonl(path=str(prompts))
-    placed = [_on(probe, prompts or probe.prompts, lengths, samples, seed) for probe in chosen]
-    placed = list(dict.fromkeys(placed))
-    names_ = [probe.name for probe in placed]
-    twice = next((name for name in names_ if names_.count(name) > 1), None)
-    if twice is not None:
-        raise HeadscopeError(
-            f"The probe {twice!r} is there twice with different parameters, and a run holds one "
-            "score of a name; scan twice."
-        )
-    return placed
-
-
-def _on(
-    probe: Probe,
-    family: PromptFamily,
-    lengths: Sequence[int] | None,
-    samples: int | None,
-    seed: int | None,
-) -> Probe:
-    changes: dict[str, Any] = {"seed": seed, "samples": samples}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if lengths is not None:
-        if not any(f.name == "lengths" for f in dataclasses.fields(family)):
-            raise HeadscopeError(
-                f"The prompts of {probe.name!r} ({family.name}) have lengths of their own; leave "
-                "--lengths out, or the probe."
-            )
-        changes["lengths"] = tuple(lengths)
-    return dataclasses.replace(probe, prompts=dataclasses.replace(family, **changes))
-
-
-def _group(probes: Sequence[Probe], model: HeadModel) -> list[Group]:
-    shared: dict[tuple[PromptFamily, Probe | None], list[Probe]] = {}
-    for probe in probes:
-        shared.setdefault((probe.prompts, probe if probe.alters else None), []).append(probe)
-    groups = []
-    for number, ((family, _), members) in enumerate(shared.items()):
-        prompts = tuple(family.prompts(model.tokenizer))
-        if not prompts:
-            raise HeadscopeError("Ask for at least one prompt (--samples).")
-        for index, prompt in enumerate(prompts):
-            for probe in members:
-                try:
-                    probe.check(prompt)
-                except HeadscopeError as error:
-                    raise HeadscopeError(f"Prompt {index + 1} of {family.name}: {error}") from error
-            room = model.context_length - len(prompt) - len(prompt.answer_ids)
-            if room < 0:
-                raise HeadscopeError(
-                    f"A prompt of {len(prompt)} tokens and its answer do not fit into the "
-                    f"{model.context_length} that {model.spec} was made for; ask for shorter "
-                    f"prompts, or leave out {', '.join(probe.name for probe in members)}."
-                )
-        groups.append(Group(f"{family.name}-{number}", family, tuple(members), prompts))
-    return groups
-
-
-def _describe(model: HeadModel, groups: Sequence[Group], seed: int, command: str) -> RunInfo:
+def _describe(
+    model: HeadModel,
+    groups: Sequence[Group],
+    left_out: Mapping[str, str],
+    seed: int,
+    command: str,
+) -> RunInfo:
     members = [probe for group in groups for probe in group.probes]
     return RunInfo(
         model=ModelInfo(
@@ -212,6 +127,7 @@ def _describe(model: HeadModel, groups: Sequence[Group], seed: int, command: str
             )
             for group in groups
         },
+        left_out=dict(left_out),
         versions=versions(),
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

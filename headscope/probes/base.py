@@ -1,21 +1,27 @@
 """Probes: what is measured about every head on a prompt."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.registry import Registered
+from headscope.sweep import Sweep
 
 Rows = Literal["answer", "last", "all"]
 Cost = Literal["rows", "all rows", "columns", "own pass"]
+
+Made = TypeVar("Made")
+
+CLIP = 128  # tokens; where the shared sweep cuts distances
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,23 @@ class Reading:
     token_ids: Int[Tensor, " token"]
     response: Int[Tensor, " new"]
     answer_rows: Int[Tensor, " new"]
+    _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
+    _swept: dict[int, tuple[Attention, Sweep]] = field(default_factory=dict, repr=False)
+
+    def once(self, make: Callable[["Reading"], Made]) -> Made:
+        """What a function makes of this reading, made once for all layers."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+    def sweep(self, attended: Attended) -> Sweep:
+        """Statistics of all rows of a layer, computed once for all probes that read them."""
+        known = self._swept.get(attended.attention.layer)
+        if known is None or known[0] is not attended.attention:
+            self._swept.clear()  # one layer at a time: what is read is not kept
+            known = (attended.attention, attended.attention.sweep(CLIP))
+            self._swept[attended.attention.layer] = known
+        return known[1]
 
     def last_rows(self, n: int = 1) -> list[int]:
         """Indices of the last n rows of the prompt: the last one produces the answer's start."""
@@ -86,6 +109,13 @@ class Probe(Registered, ABC):
     def outputs(cls) -> tuple[str, ...]:
         """Everything that `measure` gives, curves included."""
         return (*cls.score_names(), *cls.curves)
+
+    def check_model(self, model: HeadModel) -> None:
+        """Refuse a model that the probe says nothing about, before anything is measured.
+
+        Raises:
+            HeadscopeError: it names the probe and what the model lacks.
+        """
 
     def check(self, prompt: Prompt) -> None:
         """Refuse a prompt that lacks what the probe reads, before anything is measured.

@@ -1,5 +1,7 @@
 """Earlier copies of a token, and the attention that pairs of positions hold."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,10 +9,13 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
 
+if TYPE_CHECKING:
+    from headscope.probes.base import Reading
+
 Pairs = tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]
 
 
-def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "set place"]]:
+def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "_set _place"]]:
     """The places of every token that occurs more than once, ascending and padded with -1.
 
     Sets of like size share a tensor, whose width is a power of two: pairs within a set then cost
@@ -36,19 +41,25 @@ def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "set place"]]:
     return found
 
 
+def repeats(reading: "Reading") -> list[Int[Tensor, "_set _place"]]:
+    """`copies` of all that went through the model."""
+    return copies(reading.token_ids)
+
+
 def mean_on_copies(
-    attention: Attention, token_ids: Int[Tensor, " token"], after: int, every_row: bool
+    attention: Attention, sets: list[Int[Tensor, "_set _place"]], after: int, every_row: bool
 ) -> Float[Tensor, " head"]:
     """Attention on what stands `after` tokens behind earlier copies, averaged over rows.
 
     Args:
+        sets: the places of tokens that occur again, from `copies`.
         after: 0 for the copies themselves, 1 for the tokens that followed them.
         every_row: divide by the number of all rows, as TransformerLens' detectors do, instead of
             by the number of rows that have an earlier copy.
     """
     total = torch.zeros(attention.n_heads, device=attention.q.device)
     rows = 0
-    for places in copies(token_ids):
+    for places in sets:
         keys = torch.where(places >= 0, places + after, -1)
         keys = torch.where(keys < attention.n_keys, keys, -1)
         # A copy is earlier: itself is none, and what follows it may be the row itself.

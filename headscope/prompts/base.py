@@ -45,6 +45,13 @@ class Prompt:
             raise HeadscopeError(f"This prompt has no span named {name!r} (it has: {there}).")
         return self.spans[name]
 
+    def numbered(self, name: str) -> list[Range]:
+        """The spans name_0, name_1, ... in the order of their numbers; empty if there are none."""
+        found: list[Range] = []
+        while (span := self.spans.get(f"{name}_{len(found)}")) is not None:
+            found.append(span)
+        return found
+
     @property
     def digest(self) -> str:
         """SHA-256 of the tokens and spans: what a measurement on this prompt depends on."""

@@ -1,0 +1,134 @@
+"""Which probes a scan measures on which prompts: those that share prompts share a pass."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headscope.catalog import probes as all_probes
+from headscope.errors import HeadscopeError
+from headscope.model import HeadModel
+from headscope.probes.base import Probe
+from headscope.prompts.base import Prompt, PromptFamily
+from headscope.prompts.jsonl import Jsonl
+from headscope.registry import find
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Probes that read the same pass over the same prompts."""
+
+    key: str
+    family: PromptFamily
+    probes: tuple[Probe, ...]
+    prompts: tuple[Prompt, ...]
+
+    @property
+    def altering(self) -> Probe | None:
+        """The probe that alters this pass and has it for itself."""
+        return self.probes[0] if self.probes[0].alters else None
+
+
+def choose(
+    names: Sequence[str | Probe] | str,
+    prompts: PromptFamily | str | Path | None,
+    lengths: Sequence[int] | None,
+    samples: int | None,
+    seed: int | None,
+) -> list[Probe]:
+    known = all_probes()
+    wanted: Iterable[str | Probe] = names if not isinstance(names, str) else [names]
+    if names == "all":
+        wanted = known
+    chosen = [find(known, p, "probe")() if isinstance(p, str) else p for p in wanted]
+    if not chosen:
+        raise HeadscopeError("Name at least one probe, or 'all'.")
+    if isinstance(prompts, str | Path):
+        prompts = Jsonl(path=str(prompts))
+    placed = [_on(probe, prompts or probe.prompts, lengths, samples, seed) for probe in chosen]
+    placed = list(dict.fromkeys(placed))
+    names_ = [probe.name for probe in placed]
+    twice = next((name for name in names_ if names_.count(name) > 1), None)
+    if twice is not None:
+        raise HeadscopeError(
+            f"The probe {twice!r} is there twice with different parameters, and a run holds one "
+            "score of a name; scan twice."
+        )
+    return placed
+
+
+def _on(
+    probe: Probe,
+    family: PromptFamily,
+    lengths: Sequence[int] | None,
+    samples: int | None,
+    seed: int | None,
+) -> Probe:
+    changes: dict[str, Any] = {"seed": seed, "samples": samples}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if lengths is not None:
+        if not any(f.name == "lengths" for f in dataclasses.fields(family)):
+            raise HeadscopeError(
+                f"The prompts of {probe.name!r} ({family.name}) have lengths of their own; leave "
+                "--lengths out, or the probe."
+            )
+        changes["lengths"] = tuple(lengths)
+    return dataclasses.replace(probe, prompts=dataclasses.replace(family, **changes))
+
+
+def grouped(
+    probes: Sequence[Probe], model: HeadModel, lenient: bool
+) -> tuple[list[Group], dict[str, str]]:
+    """Put probes together that share a pass, and make their prompts.
+
+    Args:
+        lenient: leave out a probe that does not suit the model or its prompts, instead of refusing.
+
+    Returns:
+        The groups, and by name why a probe was left out.
+
+    Raises:
+        HeadscopeError: a probe does not suit the model or its prompts; if lenient, all of them.
+    """
+    made: dict[PromptFamily, tuple[Prompt, ...]] = {}
+    shared: dict[tuple[PromptFamily, Probe | None], list[Probe]] = {}
+    left_out: dict[str, str] = {}
+    for probe in probes:
+        try:
+            probe.check_model(model)
+            if probe.prompts not in made:
+                made[probe.prompts] = tuple(probe.prompts.prompts(model.tokenizer))
+            _check(probe, made[probe.prompts], model)
+        except HeadscopeError as error:
+            if not lenient:
+                raise
+            left_out[probe.name] = str(error)
+            continue
+        shared.setdefault((probe.prompts, probe if probe.alters else None), []).append(probe)
+    if not shared:
+        raise HeadscopeError(next(iter(left_out.values())))
+    groups = [
+        Group(f"{family.name}-{number}", family, tuple(members), made[family])
+        for number, ((family, _), members) in enumerate(shared.items())
+    ]
+    return groups, left_out
+
+
+def _check(probe: Probe, prompts: Sequence[Prompt], model: HeadModel) -> None:
+    """Refuse prompts that a probe cannot read or that do not fit into the model."""
+    if not prompts:
+        raise HeadscopeError("Ask for at least one prompt (--samples).")
+    for index, prompt in enumerate(prompts):
+        try:
+            probe.check(prompt)
+        except HeadscopeError as error:
+            where = f"Prompt {index + 1} of {probe.prompts.name}"
+            raise HeadscopeError(f"{where}: {error}") from error
+        room = model.context_length - len(prompt) - len(prompt.answer_ids)
+        if room < 0:
+            raise HeadscopeError(
+                f"A prompt of {len(prompt)} tokens and its answer do not fit into the "
+                f"{model.context_length} that {model.spec} was made for; ask for shorter "
+                f"prompts, or leave out {probe.name}."
+            )

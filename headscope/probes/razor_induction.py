@@ -1,0 +1,38 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from headscope.engines import Attended
+from headscope.probes.base import Probe, Reading
+from headscope.probes.latest_copies import mean_on_latest_copies, require_copies
+from headscope.prompts.base import Prompt, PromptFamily
+from headscope.prompts.repeated import Repeated
+
+
+@dataclass(frozen=True)
+class RazorInduction(Probe):
+    """Attention on the token that followed the latest earlier copy of this one.
+
+    score = mean over rows m with an earlier copy of A[m, c(m) + 1], where c(m) = max {j < m : x_j
+    = x_m}; in [0, 1]. It is `induction` without what followed the older copies: a head that
+    spreads over all of them has a high `induction` and a lower `razor_induction`. A token that a
+    sliding window hides counts as no attention.
+
+    Source: the induction heads of RazorAttention, Tang et al. 2024, arXiv 2407.15891, in the
+    reading that counts the latest copy only; other code averages over all copies and its scores
+    are lower. There 2 500 random tokens are said four times, and the top 14 % of the kv_heads are
+    kept; ranks from the short default say less about copies far away.
+    """
+
+    paper = "Tang et al. 2024, arXiv 2407.15891"
+    prompts: PromptFamily = field(default_factory=lambda: Repeated(samples=8))
+
+    def check(self, prompt: Prompt) -> None:
+        super().check(prompt)
+        require_copies(prompt, self.name)
+
+    def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
+        ids = reading.token_ids
+        return {"razor_induction": mean_on_latest_copies(attended.attention, ids, after=1)}
