@@ -257,6 +257,11 @@ def _finish(
         )
         for name in (name for probe in group.probes for name in probe.outputs()):
             kept = [part[name] for part in found if name in part]
+            if len({array.shape for array in kept}) > 1:
+                raise HeadscopeError(
+                    f"{name!r} has another number of points on each prompt of {group.key}, so that "
+                    "no mean can be taken; use prompts with as many documents each."
+                )
             if kept:
                 arrays[name] = np.stack(kept)
     if not arrays:
