@@ -8,31 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizing import CHAT, byte_tokenizer, text_of
 from transformers import PreTrainedTokenizerFast
 
 from headscope.errors import HeadscopeError
-from headscope.prompts import Jsonl, Needle, Prompt, Repeated, Text, filler
+from headscope.prompts import Jsonl, Needle, Repeated, Text, filler
 from headscope.prompts.base import SPLITS, encode
 from headscope.prompts.facts import FACTS
-
-CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}<assistant>"
-
-
-def byte_tokenizer(chat: bool = False) -> PreTrainedTokenizerFast:
-    """One token a byte: lengths and offsets at their hardest."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {"<s>": 0, "</s>": 1} | {c: i + 2 for i, c in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-    made.chat_template = CHAT if chat else None
-    return made
-
-
-def text_of(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, span: str) -> str:
-    return tokenizer.decode(prompt.token_ids[slice(*prompt.span(span))])
 
 
 @settings(deadline=None, max_examples=60)

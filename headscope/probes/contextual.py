@@ -34,7 +34,7 @@ class Contextual(Probe):
     }
     rows = "answer"
     spans = ("gold",)
-    prompts: PromptFamily = field(default_factory=lambda: Documents(samples=12))
+    prompts: PromptFamily = field(default_factory=Documents)
     sink: int = 2
 
     def check(self, prompt: Prompt) -> None:

@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from headscope.errors import HeadscopeError
-from headscope.prompts.base import Prompt, PromptFamily, Range, encode
-from headscope.prompts.needle import chat_turn
-
-_MARK = "headscopemark"
+from headscope.prompts.base import Prompt, PromptFamily, encode
+from headscope.prompts.turns import in_chat
 
 
 class Line(BaseModel):
@@ -110,26 +108,6 @@ def _encode(tokenizer: PreTrainedTokenizerBase, line: Line) -> Prompt:
     if line.lead and not line.chat:
         raise ValueError('"lead" begins an answer in a chat; give it with "chat": true')
     if line.chat:
-        text, ranges = _in_chat(tokenizer, text, ranges)
+        text, ranges = in_chat(tokenizer, text, ranges)
         text += line.lead
     return encode(tokenizer, text, ranges, answer=line.answer, special_tokens=not line.chat)
-
-
-def _in_chat(
-    tokenizer: PreTrainedTokenizerBase, text: str, ranges: dict[str, Range]
-) -> tuple[str, dict[str, Range]]:
-    """A text as the user's turn, and where its spans are then; many templates trim the text."""
-    wrapped = chat_turn(tokenizer, text)
-    # The words of a template may hold a short text too: a mark shows where the turn begins.
-    start = max(chat_turn(tokenizer, _MARK).find(_MARK), 0)
-    kept = text if wrapped.startswith(text, start) else text.strip()
-    at, skipped = wrapped.find(kept, start), text.index(kept)
-    if not kept or at < 0:
-        raise ValueError("the chat template does not hold the text as it is; leave chat out")
-    moved: dict[str, Range] = {}
-    for name, (low, high) in ranges.items():
-        low, high = max(low - skipped, 0), min(high - skipped, len(kept))
-        if low >= high:
-            raise ValueError(f"the span {name!r} holds only space, which the chat template trims")
-        moved[name] = (at + low, at + high)
-    return wrapped, moved
