@@ -15,6 +15,7 @@ _HOMES = {
     "Reference": "headscope.interventions.ablate",
     "Validation": "headscope.evals.validation",
     "load": "headscope.loading",
+    "read_heads": "headscope.export.reading",
     "scan": "headscope.scanning",
     "validate": "headscope.evals.validate",
 }
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from headscope.errors import HeadscopeError
     from headscope.evals.validate import validate
     from headscope.evals.validation import Validation
+    from headscope.export.reading import read_heads
     from headscope.headmap import HeadMap
     from headscope.interventions.ablate import Ablate, Reference
     from headscope.loading import load
@@ -40,6 +42,7 @@ __all__ = [
     "Validation",
     "__version__",
     "load",
+    "read_heads",
     "scan",
     "validate",
 ]

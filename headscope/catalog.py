@@ -2,10 +2,12 @@
 
 from functools import cache
 
+import headscope.export
 import headscope.interventions
 import headscope.patterns
 import headscope.probes
 import headscope.prompts
+from headscope.export.base import Format
 from headscope.interventions.base import Intervention
 from headscope.patterns.base import Pattern
 from headscope.probes.base import Probe
@@ -35,3 +37,9 @@ def patterns() -> dict[str, type[Pattern]]:
 def interventions() -> dict[str, type[Intervention]]:
     """All interventions by name."""
     return load_all(headscope.interventions, Intervention)
+
+
+@cache
+def formats() -> dict[str, type[Format]]:
+    """All formats of others' files by name."""
+    return load_all(headscope.export, Format)

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from headscope import __version__, storage
 from headscope.errors import HeadscopeError
@@ -15,20 +15,23 @@ SCHEMA = 1
 
 
 class ModelInfo(BaseModel):
-    """Which model it was, and its shape."""
+    """Which model it was, and its shape.
+
+    What is None is not known: an imported map comes without the model.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     spec: str
     name: str
     revision: str | None
-    fingerprint: str
+    fingerprint: str | None
     layers: list[int] = Field(min_length=1)
     n_heads: int = Field(ge=1)
     n_kv_heads: int = Field(ge=1)
-    d_head: int = Field(ge=1)
-    context_length: int
-    parameters: int
+    d_head: int | None = Field(ge=1)
+    context_length: int | None
+    parameters: int | None
 
     @model_validator(mode="after")
     def _grouped(self) -> "ModelInfo":
@@ -50,26 +53,42 @@ class FamilyInfo(BaseModel):
 
 
 class ScoreInfo(BaseModel):
-    """Where a score comes from, and how query heads make their kv_head's."""
+    """Where a score comes from, and how query heads make their kv_head's.
+
+    "native": it was found per kv_head, and the query heads of a group all carry it.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    probe: str
-    kv_view: Literal["max", "mean"]
+    probe: str  # or the format of an imported map
+    kv_view: Literal["max", "mean", "native"]
+
+
+class SourceInfo(BaseModel):
+    """The files that an imported map was read from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: str
+    paper: str
+    path: str
+    files: dict[str, str]  # name -> SHA-256
+    assumed: dict[str, str] = {}  # field of the model that they do not give -> what stands there
+    details: dict[str, JsonValue] = {}  # what else they say about how it was made
 
 
 class RunInfo(BaseModel):
-    """One scan."""
+    """One scan, or what was read from others' files."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA
-    kind: Literal["scan"] = "scan"
+    kind: Literal["scan", "imported"] = "scan"
     state: Literal["running", "complete"] = "running"
     model: ModelInfo
-    backend: str
-    dtype: str
-    device: str
+    backend: str | None
+    dtype: str | None
+    device: str | None
     seed: int = Field(ge=0)
     probes: dict[str, dict[str, Any]]
     scores: dict[str, ScoreInfo]
@@ -79,6 +98,17 @@ class RunInfo(BaseModel):
     versions: dict[str, str]
     command: str
     created: str
+    source: SourceInfo | None = None  # of an imported map
+
+    @model_validator(mode="after")
+    def _told(self) -> "RunInfo":
+        if (self.kind == "imported") == (self.source is None):
+            raise ValueError("an imported map has a source, and nothing else has")
+        model = self.model
+        facts = (model.fingerprint, model.d_head, model.context_length, model.parameters)
+        if self.kind == "scan" and None in (*facts, self.backend, self.dtype, self.device):
+            raise ValueError("a scan knows its model, backend, dtype and device")
+        return self
 
     def passes(self) -> tuple[int, int]:
         """(forward passes over prompts, those that sharing them saved), answers not counted."""
@@ -138,7 +168,8 @@ class RunInfo(BaseModel):
             return cls.model_validate(raw)
         except (ValueError, AttributeError, ValidationError) as error:
             raise HeadscopeError(
-                f"{path} is damaged or not a scan's: {_first(error)}. Scan again into a new folder."
+                f"{path} is damaged or not a scan's: {first_problem(error)}. Scan again into a new "
+                "folder."
             ) from error
 
 
@@ -153,9 +184,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _first(error: Exception) -> str:
+def first_problem(error: Exception) -> str:
+    """What is wrong, in a few words: of several things that pydantic found, the first."""
     if isinstance(error, ValidationError):
         problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "its content"
+        # A place can be a key of the file: anything at all, of any length.
+        where = ".".join(str(part)[:40] for part in problem["loc"][:4]) or "its content"
+        where = "".join(character if character.isprintable() else "?" for character in where)
         return f"{where}: {problem['msg'].lower()}"
     return str(error).splitlines()[0]

@@ -17,13 +17,13 @@ def define(case: Case) -> dict[str, list[float]]:
     seen = oracle.visible(a)[0].tolist()
     for head, p in enumerate(case.pattern.tolist()):
         q = a.q[0, head].double().numpy() * a.scale
-        k = a.k[0, head // a.group].double().numpy()[SINKS:]
-        mean, covariance = k.mean(0), np.cov(k.T, bias=True)
+        k = a.k[0, head // a.group].double().numpy()
         rows = []
         for i in range(n):
             bulk = [j for j in range(SINKS, i - LOCAL + 1) if seen[head][i][j]]
             if bulk:
                 exact = sum(p[i][j] for j in bulk)
+                mean, covariance = k[bulk].mean(0), np.cov(k[bulk].T, bias=True)
                 score = q[i] @ mean + q[i] @ covariance @ q[i] / 2
                 estimate = log(len(bulk)) + score - lse[head][i]
                 # In logarithms: an estimate may be beyond every float.
