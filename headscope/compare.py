@@ -1,9 +1,12 @@
 """Do two head maps agree?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from headscope.agreement import places_in_top
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
 
@@ -14,7 +17,11 @@ class Comparison:
 
     Attributes:
         table: score; spearman (rank correlation over heads); overlap (heads in both top k);
-            k; chance (the overlap that two random maps would have).
+            k; chance (the overlap that two random maps would have); note. Heads that are equal
+            where the top k ends are not told apart: they share the places that are left, so
+            that they overlap as much as random ones would and overlap may be a fraction; the note
+            then says how many rank above them. A score that is equal on all heads of a map ranks
+            none: spearman and overlap are NaN, and the note says so.
     """
 
     first: str
@@ -26,8 +33,10 @@ def compare(first: HeadMap, second: HeadMap, k: int = 10) -> Comparison:
     """Rank correlation and top-k overlap of every score that both maps have.
 
     Raises:
-        HeadscopeError: the maps differ in shape or share no score.
+        HeadscopeError: the maps differ in shape or share no score, or k is not positive.
     """
+    if k < 1:
+        raise HeadscopeError(f"Compare at least one head, not {k}.")
     shapes = [(len(m.layers), m.n_heads) for m in (first, second)]
     if shapes[0] != shapes[1]:
         raise HeadscopeError(
@@ -42,15 +51,30 @@ def compare(first: HeadMap, second: HeadMap, k: int = 10) -> Comparison:
     k = min(k, total)
     rows = []
     for name in shared:
-        one, other = (pd.Series(m[name].mean().ravel()) for m in (first, second))
-        best = [set(m.top(name, k)["name"]) for m in (first, second)]
+        means = [m[name].mean().ravel() for m in (first, second)]
+        one, other = (places_in_top(values, k) for values in means)
+        ranks = [pd.Series(values).rank() for values in means]
+        told = all(np.ptp(values) for values in means)
         rows.append(
             {
                 "score": name,
-                "spearman": float(one.rank().corr(other.rank())),
-                "overlap": len(best[0] & best[1]),
+                "spearman": float(ranks[0].corr(ranks[1])) if told else np.nan,
+                "overlap": float(one @ other) if told else np.nan,
                 "k": k,
                 "chance": k * k / total,
+                "note": _note(means, [one, other], k),
             }
         )
     return Comparison(first.info.model.name, second.info.model.name, pd.DataFrame(rows))
+
+
+def _note(means: Sequence[np.ndarray], places: Sequence[np.ndarray], k: int) -> str:
+    """What keeps two maps from having k heads each that rank first."""
+    both = zip(("first", "second"), means, strict=True)
+    constant = [which for which, values in both if not np.ptp(values)]
+    if constant:
+        return f"constant in the {' and the '.join(constant)}"
+    ranked = [int((share == 1).sum()) for share in places]
+    if min(ranked) == k:
+        return ""
+    return f"ties: only {ranked[0]} and {ranked[1]} heads have a place in the top {k} of their own"

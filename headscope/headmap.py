@@ -9,60 +9,19 @@ import numpy as np
 import pandas as pd
 
 from headscope import storage
+from headscope.decisions import Decision, decide
 from headscope.errors import HeadscopeError
-from headscope.heads import Head, label
-from headscope.roles import RULES, assign
+from headscope.heads import Head, check_heads, label, parse_heads
+from headscope.roles import RULES, applicable, assign
+from headscope.rules import Condition, Measured, Rule
 from headscope.runinfo import RunInfo
+from headscope.scores import Scores
 
 if TYPE_CHECKING:
+    from headscope.agreement import Agreement
+    from headscope.clusters import Clusters
     from headscope.compare import Comparison
-
-CONFIDENCE = 0.95
-_EDGES = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-_RESAMPLES = 2000
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """One score: per prompt, layer and head, for the prompts that were accepted.
-
-    Attributes:
-        values: [prompt, layer, head] float32.
-        kv_view: how query heads make their kv_head's score, "max" or "mean".
-    """
-
-    values: np.ndarray
-    kv_view: str
-
-    def mean(self) -> np.ndarray:
-        """[layer, head]."""
-        return self.values.mean(0, dtype=np.float64)
-
-    def interval(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of the percentile bootstrap over prompts, 95 %, each [layer, head]."""
-        low, high = np.quantile(self._resampled(seed), _EDGES, axis=0)
-        shape = self.values.shape[1:]
-        return low.reshape(shape), high.reshape(shape)
-
-    def share_above(self, threshold: float, seed: int = 0) -> tuple[float, float, float]:
-        """Share of all heads whose mean score is above a threshold, and its interval.
-
-        The interval is that of the percentile bootstrap over prompts, 95 %.
-        """
-        low, high = np.quantile((self._resampled(seed) > threshold).mean(1), _EDGES)
-        return float((self.mean() > threshold).mean()), float(low), float(high)
-
-    def _resampled(self, seed: int) -> np.ndarray:
-        """Mean scores over prompts drawn with replacement, [resample, layer * head]."""
-        n = len(self.values)
-        counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
-        return (counts / n) @ self.values.reshape(n, -1).astype(np.float64)
-
-    def by_kv_head(self, n_kv_heads: int) -> np.ndarray:
-        """[layer, kv_head]: the mean scores of each group's query heads joined to one."""
-        mean = self.mean()
-        groups = mean.reshape(len(mean), n_kv_heads, -1)
-        return groups.max(-1) if self.kv_view == "max" else groups.mean(-1)
+    from headscope.explanation import Explanation
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +37,7 @@ class HeadMap:
     info: RunInfo
     scores: Mapping[str, Scores]
     curves: Mapping[str, np.ndarray] = field(default_factory=dict)
+    _decisions: dict[Rule, Decision] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def layers(self) -> list[int]:
@@ -112,15 +72,21 @@ class HeadMap:
         """Every head, layer by layer."""
         return [(layer, head) for layer in self.layers for head in range(self.n_heads)]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row a head: layer, head, kv_head, then each score with its interval."""
+    def places(self) -> pd.DataFrame:
+        """One row a head, layer by layer: layer, head, kv_head."""
         heads = self.heads()
         group = self.n_heads // self.n_kv_heads
-        columns: dict[str, object] = {
-            "layer": [layer for layer, _ in heads],
-            "head": [head for _, head in heads],
-            "kv_head": [head // group for _, head in heads],
-        }
+        return pd.DataFrame(
+            {
+                "layer": [layer for layer, _ in heads],
+                "head": [head for _, head in heads],
+                "kv_head": [head // group for _, head in heads],
+            }
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a head: layer, head, kv_head, then each score with its interval."""
+        columns = dict(self.places())
         for name, score in self.scores.items():
             low, high = score.interval(self.info.seed)
             columns |= {
@@ -131,15 +97,75 @@ class HeadMap:
         return pd.DataFrame(columns)
 
     def roles(self) -> pd.DataFrame:
-        """Every head with its role: the rule that decided it, its score and interval.
+        """Every head with its role: the score that decided it, its interval and confidence.
 
         A head has every role whose rule it passes, and the first of them in the order of
-        `headscope.roles.RULES` is its primary one; "" where it passes none.
+        `headscope.roles.RULES` is its primary one; "" where it passes none. Columns: layer, head,
+        kv_head, name, role, roles, score, low, high, confidence, sure. `explain` says why.
         """
-        return assign(self.to_pandas())
+        return assign(self)
+
+    def rules(self) -> dict[str, Rule]:
+        """By role, the rules all of whose scores were measured, in their order."""
+        return applicable(self)
+
+    def decision(self, rule: Rule) -> Decision:
+        """Which heads pass a rule, and how sure that is.
+
+        Raises:
+            HeadscopeError: a score that the rule needs was not measured.
+        """
+        if rule not in self._decisions:
+            self._decisions[rule] = decide(self, rule)
+        return self._decisions[rule]
+
+    def cut(self, condition: Condition) -> float | None:
+        """Where a condition of a rule cuts the scores of this map; None if it tells none apart."""
+        score = self[condition.score]
+        return condition.cut(Measured(score.mean(), self.n_kv_heads, score.kv_view))
+
+    def explain(self, head: Head | str) -> "Explanation":
+        """All that is known about one head, and for each role why it has it or not.
+
+        Args:
+            head: "L17H3" or (17, 3).
+
+        Raises:
+            HeadscopeError: the model has no such head.
+        """
+        from headscope.explanation import explain
+
+        (found,) = parse_heads([head])
+        check_heads([found], self.layers, self.n_heads, self.info.model.name)
+        return explain(self, found)
+
+    def clusters(self, k: int | None = None) -> "Clusters":
+        """Heads that score alike, found without any rule: standardised scores, PCA, k-means.
+
+        Args:
+            k: how many clusters; by default that of the best silhouette.
+
+        Raises:
+            HeadscopeError: there are too few heads or scores that differ, or k does not fit.
+        """
+        from headscope.clusters import cluster
+
+        return cluster(self, k)
+
+    def agreement(self, k: int = 10) -> "Agreement":
+        """Rank correlation and top-k overlap of every two scores, with what chance would give.
+
+        Raises:
+            HeadscopeError: there is only one score, or k is not positive.
+        """
+        from headscope.agreement import agreement
+
+        return agreement(self, k)
 
     def top(self, name: str, k: int = 10) -> pd.DataFrame:
-        """The k heads that score highest, by a score or by the score behind a role.
+        """The k heads that rank first, by a score or by the score behind a role.
+
+        The highest rank first; the lowest where a role is decided by low scores, as `local` is.
 
         Raises:
             HeadscopeError: there is no such score or role, or k is not positive.
@@ -147,12 +173,21 @@ class HeadMap:
         score = self.score_of(name)
         if k < 1:
             raise HeadscopeError(f"Ask for at least one head, not {k}.")
-        table = self.to_pandas()
-        order = table.sort_values([score, "layer", "head"], ascending=[False, True, True])
-        best = order.head(k).reset_index(drop=True)
-        names = [label(at) for at in zip(best["layer"], best["head"], strict=True)]
-        columns = ["layer", "head", "kv_head", score, f"{score}.low", f"{score}.high"]
-        return best.assign(name=names).loc[:, ["name", *columns]]
+        low, high = self[score].interval(self.info.seed)
+        table = self.places().assign(
+            **{
+                score: self[score].mean().ravel(),
+                f"{score}.low": low.ravel(),
+                f"{score}.high": high.ravel(),
+            }
+        )
+        table.insert(0, "name", [label(head) for head in self.heads()])
+        by, up = [score, "layer", "head"], [self.lowest_first(name), True, True]
+        return table.sort_values(by, ascending=up).head(k).reset_index(drop=True)
+
+    def lowest_first(self, name: str) -> bool:
+        """Whether a name is that of a role for which low scores speak."""
+        return name not in self.scores and name in RULES and RULES[name].main.below
 
     def score_of(self, name: str) -> str:
         """The score that goes by a name, or stands behind the role of that name."""
@@ -195,26 +230,9 @@ class HeadMap:
         Raises:
             HeadscopeError: it is missing, damaged, unfinished, or from a newer headscope.
         """
-        folder = Path(folder)
-        info = RunInfo.read(folder)
-        if info.state != "complete":
-            raise HeadscopeError(
-                f"The scan in {folder} is not finished; run its command again to continue it: "
-                f"{info.command}"
-            )
-        arrays = storage.read_arrays(folder / "scores.safetensors")
-        shape = (len(info.model.layers), info.model.n_heads)
-        if not arrays or any(
-            name not in info.scores or array.shape[1:] != shape or not len(array)
-            for name, array in arrays.items()
-        ):
-            raise HeadscopeError(f"{folder} is damaged: its scores do not fit its run.json.")
-        curves = storage.read_arrays(folder / "curves.safetensors") if info.curves else {}
-        if any(
-            name not in info.curves or array.ndim != 4 or array.shape[1:3] != shape
-            for name, array in curves.items()
-        ):
-            raise HeadscopeError(f"{folder} is damaged: its curves do not fit its run.json.")
+        from headscope.stored import read_run
+
+        info, arrays, curves = read_run(Path(folder))
         return cls(info, in_order(info, arrays), curves)
 
 

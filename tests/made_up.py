@@ -55,6 +55,20 @@ def a_map(
     return HeadMap(info, values)
 
 
+def with_values(values: dict[str, np.ndarray], kv_heads: int | None = None) -> HeadMap:
+    """A map of these scores, [prompt, layer, head] each."""
+    layers, heads = next(iter(values.values())).shape[1:]
+    made = a_map(layers, heads, kv_heads or heads, list(values))
+    scores = {name: Scores(each.astype(np.float32), "max") for name, each in values.items()}
+    return HeadMap(made.info, scores)
+
+
+def noisy(*means: float, prompts: int = 12, noise: float = 0.05) -> np.ndarray:
+    """One layer of heads with exactly these means, and noise over prompts."""
+    spread = np.random.default_rng(0).normal(0, noise, (prompts, len(means)))
+    return (np.array(means) + spread - spread.mean(0))[:, None]
+
+
 def a_validation(
     head_map: HeadMap, prompts: int = 8, controls: int = 19, command: str = "headscope validate run"
 ) -> Validation:

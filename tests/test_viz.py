@@ -14,7 +14,8 @@ from made_up import HOSTILE, NAMES, a_map, a_validation
 
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap, Scores
-from headscope.roles import RULES, Rule
+from headscope.roles import RULES
+from headscope.rules import Rule, Threshold
 from headscope.viz import head_map_svg, report_html, write_report
 from headscope.viz.markup import el
 from headscope.viz.palette import EMPTY, INK, LEVELS, MUTED, SURFACE, contrast, styles
@@ -135,7 +136,7 @@ def test_a_legend_counts_every_head_once() -> None:
 
 
 def test_confidence_is_the_way_from_the_threshold_up() -> None:
-    means = [RULES["sink"].threshold + d for d in (-0.1, 0.05, 0.3, 0.5, 0.7)]
+    means = [0.3 + d for d in (-0.1, 0.05, 0.3, 0.5, 0.7)]
     values = np.tile(np.array(means, np.float32)[:, None], (6, 1, 1))
     head_map = a_map(5, 1, 1, ["sink"])
     sure = View.of(HeadMap(head_map.info, {"sink": Scores(values, "max")}))
@@ -176,7 +177,8 @@ def test_roles_are_told_apart_by_any_eyes(eyes: str, theme: str) -> None:
         to_lab = [[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
         return np.array(to_lab) @ np.cbrt(np.array(to_lms) @ seen)
 
-    colours = [oklab(style.on(theme)) for style in styles(RULES).values()]
+    colours = [oklab(colour) for colour in {style.on(theme) for style in styles(RULES).values()}]
+    assert len(colours) >= 6
     gaps = [np.linalg.norm(a - b) for a, b in itertools.combinations(colours, 2)]
     assert min(gaps) > 0.06
 
@@ -191,10 +193,39 @@ def test_unknown_roles_get_letters_of_their_own_whatever_their_order() -> None:
 
 
 def test_a_rule_of_a_third_party_is_drawn_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES, "mass", Rule("needle_mass", 0.2, "made up"))
+    monkeypatch.setitem(RULES, "mass", Rule(Threshold("needle_mass", ">", 0.2), "made up"))
     head_map = a_map(scores=["needle_mass", "sink"])
     assert f">{styles(RULES)['mass'].letter}</text>" in head_map_svg(head_map)
     assert "made up" in report_html(head_map)
+
+
+def test_every_rule_is_drawn_told_and_explained() -> None:
+    names = sorted({score for rule in RULES.values() for score in rule.scores})
+    head_map = a_map(6, 6, 2, names)
+    html = report_html(head_map)
+    said = re.sub(r"\s+", " ", Page(html).said)
+    for role, rule in RULES.items():
+        assert str(rule).replace("_", " ") in said
+        assert f'data-role="{role}"' in html
+    assert "not measured" not in said
+    root = ElementTree.fromstring(head_map_svg(head_map))
+    counts = [int(span.text or "") for span in root.iter(f"{SVG}tspan")]
+    assert sum(counts) == 36
+    ElementTree.fromstring(head_map._repr_html_())
+    page = head_map.explain("L2H3")._repr_html_()
+    assert "script" not in page
+    ElementTree.fromstring(page)
+
+
+def test_low_scores_are_strong_where_they_speak_for_a_role() -> None:
+    values = np.tile(np.array([5, 20, 300, 310, 320, 330], np.float32)[:, None], (6, 1, 1))
+    made = a_map(6, 1, 1, ["distance"])
+    view = View.of(HeadMap(made.info, {"distance": Scores(values, "max")}))
+    assert [cell.role for cell in view.cells] == ["local", "local", "", "", "global", "global"]
+    assert [cell.level for cell in view.cells] == [4, 1, 0, 0, 1, 4]
+    assert [cell.layer for cell in view.leading("local")[:2]] == [0, 1]
+    assert view.cuts == {"global": 320, "local": 20}
+    assert view.conditions("distance") == [(20, True), (320, False)]
 
 
 @pytest.mark.parametrize("scores", [["sink"], ["needle_mass"], ["retrieval", "sink_rate"]])
@@ -273,7 +304,7 @@ def test_hostile_names_stay_text() -> None:
 
 
 def test_data_in_a_script_cannot_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RULES, HOSTILE, Rule("sink", 0.1, HOSTILE))
+    monkeypatch.setitem(RULES, HOSTILE, Rule(Threshold("sink", ">", 0.1), HOSTILE))
     page = Page(report_html(a_map(scores=["sink"])))
     assert len(page.inside["script"]) == 2
     assert any(HOSTILE in roles for roles in json.loads(page.inside["script"][0])["roles"])

@@ -10,6 +10,7 @@ from headscope.viz.palette import INK, LINE, MUTED
 from headscope.viz.view import Interval, View, words
 
 _BINS = 40
+_LABEL = 24.0  # px between the numbers of a histogram
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
     Holds a hidden mark, for the script to put where a head is.
     """
     scale = score_scale(view, score, 1.0, width - 2)
-    roles = [role for role, rule in view.rules.items() if rule.score == score]
-    limits = sorted(view.rules[role].threshold for role in roles)
+    conditions = view.conditions(score)
+    limits = sorted({limit for limit, _ in conditions})
     counts = [0] * _BINS
     for cell in view.cells:
         way = (scale(cell.scores[score][0]) - scale.start) / scale.width
@@ -77,10 +78,10 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
     for i, count in enumerate(counts):
         if count:
             middle = scale.low + (scale.high - scale.low) * (i + 0.5) / _BINS
-            above = bool(limits) and middle > limits[0]
+            speaks = any(middle < cut if below else middle > cut for cut, below in conditions)
             tall = max(2.5, (height - 4) * sqrt(count / max(counts)))
             x, y = scale.start + i * step, height - tall
-            look = "fill" if above else "rest"
+            look = "fill" if speaks else "rest"
             bars.append(el("rect", class_=look, x=x, y=y, width=step - 0.8, height=tall))
     mark = el(
         "g",
@@ -89,7 +90,10 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
         class_="mark",
         hidden="",
     )
-    ends = [scale.low, *limits, scale.high]
+    ends: list[float] = []
+    for end in (scale.low, scale.high, *limits):
+        if all(abs(scale(end) - scale(other)) >= _LABEL for other in ends):
+            ends.append(end)
     labels = [
         el("text", plain(end), x=scale(end), y=height + 11, text_anchor=_anchor(end, scale))
         for end in ends

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from headscope.heads import Head
-from headscope.viz.charts import bar, histogram, plain, score_scale
+from headscope.viz.charts import bar, histogram, score_scale
 from headscope.viz.head_map import Drawing
 from headscope.viz.markup import Markup, el
 from headscope.viz.palette import LEVELS
@@ -59,8 +59,9 @@ def roles_section(view: View) -> Markup:
         el("h2", "Roles"),
         el(
             "p",
-            "The highest scores behind each role; heads below its threshold are grey. Bars show "
-            "the mean over prompts, lines its 95 % interval, ticks the threshold.",
+            "The scores behind each role that speak most for it; heads that do not pass its rule "
+            "are grey. Bars show the mean over prompts, lines its 95 % interval, ticks where the "
+            "rule cuts.",
             class_="note",
         ),
         el("div", *cards, class_="cards"),
@@ -107,8 +108,8 @@ def _legend(view: View, ringed: bool) -> Markup:
         levels = (el("i", class_=f"level-{level}") for level in range(1, len(LEVELS)))
         ramp, unsure = el("span", *levels, class_="ramp"), el("i", class_="unsure")
         notes += [
-            el("span", ramp, "score, from the threshold up", class_=colour),
-            el("span", unsure, "interval reaches below the threshold", class_=colour),
+            el("span", ramp, "score, from the cut on", class_=colour),
+            el("span", unsure, "other prompts might decide otherwise", class_=colour),
         ]
     if ringed:
         notes.append(el("span", el("i", class_="ring"), "in a causal test"))
@@ -143,7 +144,7 @@ def _panel(view: View) -> Markup:
         el(
             "p",
             "Distribution of each score over all heads; the height of a bar goes by the square "
-            "root of their number. Dashed: the threshold. For the selected head: mean, 95 % "
+            "root of their number. Dashed: where rules cut. For the selected head: mean, 95 % "
             "interval, and rank.",
             class_="note",
         ),
@@ -159,9 +160,9 @@ def _score_class(view: View, score: str) -> str:
 def _role_card(view: View, role: str) -> Markup:
     rule, having = view.rules[role], view.having(role)
     primary = view.count(role)
-    heads = view.ranked(rule.score)[:_SHOWN]
-    passed = f"{len(having)} of {len(view.cells)} heads above {plain(rule.threshold)}"
-    also = "" if primary == len(having) else f", {primary} of them as their first role"
+    heads = view.leading(role)[:_SHOWN]
+    passed = f"{len(having)} of {len(view.cells)} heads: {words(str(rule))}"
+    also = "" if primary == len(having) else f"; {primary} of them as their first role"
     grouped = view.head_map.n_kv_heads < view.head_map.n_heads
     header = [
         ("head", "head"),
@@ -196,7 +197,7 @@ def _head_row(view: View, cell: Cell, role: str, grouped: bool) -> Markup:
         el("td", str(cell.kv_head), class_="number", data_value=cell.kv_head) if grouped else "",
         el(
             "td",
-            bar((mean, low, high), score_scale(view, rule.score, 0.5, 100.0), rule.threshold),
+            bar((mean, low, high), score_scale(view, rule.score, 0.5, 100.0), view.cuts[role]),
             data_value=f"{mean:.6f}",
         ),
         el("td", f"{mean:.2f}", class_="number", data_value=f"{mean:.6f}"),

@@ -45,6 +45,7 @@ def _roles(view: View, paint: Paint) -> list[tuple[Markup, float]]:
     items = [
         _item(_swatch(view, paint, role), _SWATCH, words(role), str(view.count(role)))
         for role in view.rules
+        if view.count(role)
     ]
     empty = _square(paint("empty"))
     return [*items, _item(empty, _SWATCH, "no role", str(view.count("")))]
@@ -62,10 +63,10 @@ def _notes(view: View, paint: Paint, ringed: bool) -> list[tuple[Markup, float]]
             for level in range(1, len(LEVELS))
         )
     )
-    items = [_item(ramp, step * (len(LEVELS) - 1) + 2, "score, from the threshold up")]
+    items = [_item(ramp, step * (len(LEVELS) - 1) + 2, "score, from the cut on")]
     dashes = {"stroke": style.on("dark"), "stroke_dasharray": "2 2"}
     unsure = _square(dashes | paint(f"{style.letter}0"), inset=1.0)
-    items.append(_item(unsure, _SWATCH, "interval reaches below the threshold"))
+    items.append(_item(unsure, _SWATCH, "other prompts might decide otherwise"))
     if ringed:
         outline = {"fill": "none", "stroke_width": "1.6", **paint("ink", "stroke")}
         ring = _square(outline, inset=1.0)

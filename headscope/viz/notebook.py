@@ -1,11 +1,13 @@
 """What results look like in a notebook: no script, every style inline, an own light background."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isnan
+from typing import Any
 
 from headscope.evals.validation import Validation
+from headscope.explanation import Explanation
 from headscope.headmap import HeadMap
 from headscope.viz.causal import change_chart, claim, conditions, exact_chart, title
-from headscope.viz.charts import plain
 from headscope.viz.head_map import Drawing
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.paint import FONT
@@ -33,11 +35,42 @@ def head_map_repr(head_map: HeadMap) -> str:
     tooltips = "scores" if few else "role"
     drawing = Drawing(view, head_map.info.model.name, tooltips=tooltips)
     rows = [
-        (_mark(view, role), f"{words(rule.score)} > {plain(rule.threshold)}", _best(view, role))
+        (_mark(view, role), words(str(rule)), _best(view, role))
         for role, rule in view.rules.items()
     ]
-    table = _table(("role", "rule", f"highest {_SHOWN} of its heads, with their scores"), rows)
+    table = _table(("role", "rule", f"first {_SHOWN} of its heads, with their scores"), rows)
     return el("div", drawing.svg(), table if rows else "", style=_BOX)
+
+
+def explanation_repr(found: Explanation) -> str:
+    """The evidence about one head, rule by rule, and its other scores."""
+    held = ", ".join(map(words, found.roles)) or "no role"
+    evidence = [
+        (
+            words(row["role"]),
+            words(row["rule"]),
+            row["kind"],
+            _measured(words(row["score"]), row),
+            f"{row['rank']} of {found.heads}",
+            "yes" if row["passes"] else "no",
+            "" if isnan(row["confidence"]) else f"{row['confidence']:.3f}",
+            row["source"],
+        )
+        for row in found.table.to_dict("records")
+    ]
+    names = ("role", "rule", "kind", "score", "rank", "passes", "resamples that pass", "source")
+    others = [
+        (_measured(words(row["score"]), row), f"{row['rank']} of {found.heads}")
+        for row in found.others().to_dict("records")
+    ]
+    title = f"{found.name} of {found.model}, KV head {found.kv_head}: {held}"
+    return el(
+        "div",
+        el("div", title, style="font-weight:600"),
+        el("div", _table(names, evidence), style="overflow-x:auto") if evidence else "",
+        _table(("other score", "rank"), others) if others else "",
+        style=_BOX,
+    )
 
 
 def validation_repr(validation: Validation) -> str:
@@ -65,9 +98,13 @@ def _mark(view: View, role: str) -> Markup:
     return join(el("span", style.letter, style=look), words(role))
 
 
+def _measured(name: str, row: Mapping[str, Any]) -> str:
+    return f"{name} {row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
 def _best(view: View, role: str) -> str:
     score = view.rules[role].score
-    best = [cell for cell in view.ranked(score) if role in cell.roles][:_SHOWN]
+    best = [cell for cell in view.leading(role) if role in cell.roles][:_SHOWN]
     return ", ".join(f"{cell.name} {cell.scores[score][0]:.2f}" for cell in best) or "none"
 
 

@@ -15,17 +15,32 @@ LINE: Mapping[Theme, str] = {"light": "#c3cad1", "dark": "#454d57"}
 
 LEVELS = (0.2, 0.45, 0.65, 0.82, 1.0)  # how much role colour each level of confidence holds
 
-# The palette of Okabe & Ito 2008, "Color Universal Design". Their blue is darkened, because a pale
-# blue would be their sky blue.
+# Roles of one kind share a colour and differ by letter: not everyone tells more than nine colours
+# apart. Seven are from the palette of Okabe & Ito 2008, "Color Universal Design", with their blue
+# darkened, because a pale blue would be their sky blue.
 _ROLES = {
     "retrieval": ("R", "#d55e00"),
+    "razor_retrieval": ("Z", "#d55e00"),
     "induction": ("I", "#3b3f9e"),
+    "copying": ("Y", "#3b3f9e"),
     "duplicate_token": ("D", "#cc79a7"),
     "previous_token": ("P", "#009e73"),
+    "offset": ("O", "#009e73"),
+    "positional": ("N", "#009e73"),
+    "contextual": ("C", "#e69f00"),
+    "basin": ("B", "#a0522d"),
     "sink": ("S", "#56b4e9"),
+    "hidden_sink": ("H", "#56b4e9"),
     "streaming": ("W", "#f0e442"),
+    "always_local": ("A", "#f0e442"),
+    "local": ("L", "#f0e442"),
+    "always_long": ("E", "#9b6bd3"),
+    "switching": ("V", "#9b6bd3"),
+    "far": ("F", "#9b6bd3"),
+    "global": ("G", "#9b6bd3"),
+    "duo_full": ("U", "#9b6bd3"),
 }
-_OTHERS = ("#e69f00", "#6b7480", "#882255", "#999933")
+_OTHERS = ("#6b7480", "#882255", "#999933")
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 

@@ -128,7 +128,7 @@ def _data(view: View) -> Markup:
     """What the script shows: every head with its roles and scores."""
     head_map = view.head_map
     common = next((role for role in view.rules if view.count(role)), None)
-    best = view.ranked(view.rules[common].score)[0] if common else None
+    best = view.leading(common)[0] if common else None
     content = {
         "layers": head_map.layers,
         "heads": head_map.n_heads,

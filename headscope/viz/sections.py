@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from headscope.evals.validation import Validation
-from headscope.roles import RULES
+from headscope.roles import RULES, SURE
 from headscope.runinfo import RunInfo
 from headscope.viz.causal import parameters, title
-from headscope.viz.charts import plain
 from headscope.viz.head_map import shape
 from headscope.viz.heads_section import role_class, role_mark
 from headscope.viz.markup import Markup, el, join
@@ -22,21 +21,34 @@ def header(view: View, tests: int) -> Markup:
     model = info.model
     found = f"{shape(view.head_map)}: {view.summary()}. "
     causal = f"{tests} causal test{'' if tests == 1 else 's'}" if tests else "no causal test"
+    mark, size, room, width = (
+        model.fingerprint,
+        model.parameters,
+        model.context_length,
+        model.d_head,
+    )
+    wide = f", d = {width}" if width else ""
     facts = {
         "Model": model.name,
         "Opened as": model.spec if model.spec != model.name else None,
         "Revision": model.revision,
-        "Weights": el("code", model.fingerprint[:12], title=model.fingerprint),
-        "Parameters": f"{model.parameters / 1e6:,.1f} M",
+        "Weights": el("code", mark[:12], title=mark) if mark else None,
+        "Parameters": f"{size / 1e6:,.1f} M" if size else None,
         "Attention layers": _layers(model.layers),
-        "Heads a layer": f"{model.n_heads} query, {model.n_kv_heads} KV, d = {model.d_head}",
-        "Context": f"{model.context_length:,} tokens",
+        "Heads a layer": f"{model.n_heads} query, {model.n_kv_heads} KV{wide}",
+        "Context": f"{room:,} tokens" if room else None,
         "Backend": info.backend,
-        "Precision": f"{info.dtype} on {info.device}",
+        "Precision": f"{info.dtype} on {info.device}" if info.dtype else None,
         "Seed": str(info.seed),
         "Measured": _when(info.created),
         "Took": _duration(sum(family.seconds for family in info.families.values())),
     }
+    if info.source is not None:
+        for name in ("Seed", "Took"):
+            del facts[name]
+        facts["Measured"] = f"by others; read {_when(info.created)}"
+        facts["Read from"] = f"{info.source.path} ({info.source.format})"
+        facts["After"] = _with_papers(info.source.paper)
     versions = ", ".join(f"{name} {number}" for name, number in info.versions.items())
     pairs = [_pair(name, fact) for name, fact in facts.items() if fact is not None]
     return el(
@@ -85,28 +97,30 @@ def prompts_section(info: RunInfo) -> Markup:
 
 
 def rules_section(view: View) -> Markup:
-    """Every rule with its threshold, its source, and how many heads pass it."""
+    """Every rule with its kind and source, and how many heads pass it."""
     rows = []
     for role, rule in RULES.items():
-        having = view.having(role)
-        sure = sum(cell.scores[rule.score][1] > rule.threshold for cell in having)
         passed = "not measured"
         if role in view.rules:
-            share = view.head_map[rule.score].share_above(rule.threshold, view.head_map.info.seed)
-            passed = "{}, {} surely; {:.1%} of all [{:.1%}, {:.1%}]".format(
-                len(having), sure, *share
+            decision = view.head_map.decision(rule)
+            sure = (decision.confidence >= SURE).sum()
+            passed = f"{decision.passes.sum()}, {sure} surely; " + (
+                "{:.1%} of all [{:.1%}, {:.1%}]".format(*decision.share)
+                if rule.kind == "threshold"
+                else f"{decision.share[0]:.1%} of all, as the rule imposes"
             )
         rows.append(
             el(
                 "tr",
                 el("td", role_mark(view, role), words(role)),
-                el("td", f"{words(rule.score)} > {plain(rule.threshold)}"),
+                el("td", words(str(rule))),
+                el("td", rule.kind),
                 el("td", passed),
                 el("td", _with_papers(rule.source)),
                 class_=role_class(view, role),
             )
         )
-    names = ("role", "rule", "heads", "source of the threshold")
+    names = ("role", "rule", "kind", "heads", "source")
     head = el("thead", el("tr", *(el("th", name) for name in names)))
     return el(
         "section",
@@ -117,7 +131,9 @@ def rules_section(view: View) -> Markup:
             el(
                 "p",
                 "A head has every role whose rule it passes; the map shows the first of them in "
-                "this order. Surely: the whole interval lies above the threshold.",
+                f"this order. Surely: in {SURE:.1%} of bootstrap resamples of the prompts. A "
+                "quantile rule takes the first heads of a ranking, however they score: how many "
+                "there are says nothing about the model.",
                 class_="note",
             ),
             class_="card scroll",
@@ -136,8 +152,9 @@ def caveat_section(view: View) -> Markup:
             "p",
             "A score says where a head looked, or what it wrote, on these prompts, averaged over "
             "them. It is no evidence that the model needs the head: heads can look without being "
-            "used, and others can do the same work. A role is a score above a threshold, and "
-            "thresholds are conventions. The 95 % intervals are bootstrapped over prompts "
+            "used, and others can do the same work. A role is a score on one side of a threshold, "
+            "or a place in a ranking, and both are conventions. The 95 % intervals are "
+            "bootstrapped over prompts "
             f"(at least {n} a score): they say how much the drawn prompts matter, are too narrow "
             "when prompts are few, and know nothing of other kinds of prompts. Of many heads, "
             "some come close to a threshold by chance. Only a causal test speaks about what the "

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from headscope.headmap import HeadMap
 from headscope.heads import Head
-from headscope.roles import RULES, Rule, assign
+from headscope.roles import RULES
+from headscope.rules import Condition, Rule, Threshold
 from headscope.viz.palette import LEVELS, Style, styles
+
+_STEPS = len(LEVELS) - 1  # of a role that a head surely has
 
 Interval = tuple[float, float, float]  # mean, low, high
 
@@ -18,8 +22,9 @@ class Cell:
 
     Attributes:
         roles: all that it has, the primary one first.
-        level: confidence in the primary one. 0 if the interval reaches below the threshold; from
-            there in equal steps of the way from the threshold to the highest possible score.
+        level: how strongly it has the primary one. 0 if other prompts might decide otherwise; from
+            there in equal steps of the way from the cut to the highest possible score, or to the
+            lowest where low scores speak for the role.
         scores: every score with its interval.
     """
 
@@ -42,20 +47,32 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """All heads of a map, layer by layer, and the rules that could be applied to it."""
+    """All heads of a map, layer by layer, and the rules that could be applied to it.
+
+    Attributes:
+        cuts: by role, where its score is cut on this map; None where no head is told apart.
+    """
 
     head_map: HeadMap
     cells: tuple[Cell, ...]
     rules: Mapping[str, Rule]
+    cuts: Mapping[str, float | None]
     styles: Mapping[str, Style]
 
     @classmethod
     def of(cls, head_map: HeadMap) -> "View":
-        table = head_map.to_pandas()
-        tops = {name: max(1.0, float(table[name].to_numpy().max())) for name in head_map.scores}
+        rules = head_map.rules()
+        cuts = {role: head_map.cut(rule.main) for role, rule in rules.items()}
+        ways = {role: _way(head_map, rule.main, cuts[role]) for role, rule in rules.items()}
         cells = []
-        rows = zip(table.to_dict("records"), assign(table).to_dict("records"), strict=True)
-        for scores, role in rows:
+        rows = zip(
+            head_map.to_pandas().to_dict("records"),
+            head_map.roles().to_dict("records"),
+            strict=True,
+        )
+        for index, (scores, role) in enumerate(rows):
+            way = ways[role["role"]][index] if role["sure"] else None
+            level = 0 if way is None else 1 + min(int(way * _STEPS), _STEPS - 1)
             cells.append(
                 Cell(
                     layer=int(role["layer"]),
@@ -63,15 +80,14 @@ class View:
                     kv_head=int(role["kv_head"]),
                     name=role["name"],
                     roles=tuple(role["roles"].split(",")) if role["roles"] else (),
-                    level=_level(role, tops),
+                    level=level,
                     scores={
                         name: (scores[name], scores[f"{name}.low"], scores[f"{name}.high"])
                         for name in head_map.scores
                     },
                 )
             )
-        rules = {role: rule for role, rule in RULES.items() if rule.score in head_map.scores}
-        return cls(head_map, tuple(cells), rules, styles(RULES))
+        return cls(head_map, tuple(cells), rules, cuts, styles(RULES))
 
     def count(self, role: str) -> int:
         """Heads whose primary role it is; "" for those without any."""
@@ -85,6 +101,22 @@ class View:
         """All heads, the highest first."""
         return sorted(self.cells, key=lambda cell: -cell.scores[score][0])
 
+    def leading(self, role: str) -> list[Cell]:
+        """All heads, those first for which the score behind a role speaks most."""
+        score, main = self.rules[role].score, self.rules[role].main
+        sign = 1 if main.below else -1
+        return sorted(self.cells, key=lambda cell: sign * cell.scores[score][0])
+
+    def conditions(self, score: str) -> list[tuple[float, bool]]:
+        """Where rules cut a score, and whether they ask for lower ones; each cut once."""
+        found = {
+            (cut, part.below)
+            for rule in self.rules.values()
+            for part in rule.parts
+            if part.score == score and (cut := self.head_map.cut(part)) is not None
+        }
+        return sorted(found)
+
     def summary(self) -> str:
         """How many heads have which primary role, in words."""
         counts = {role: self.count(role) for role in self.rules}
@@ -97,10 +129,13 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _level(role: Mapping[str, Any], tops: Mapping[str, float]) -> int:
-    if not role["sure"]:
-        return 0
-    rule = RULES[role["role"]]
-    room = tops[rule.score] - rule.threshold
-    way = (role["score"] - rule.threshold) / room
-    return 1 + min(int(way * (len(LEVELS) - 1)), len(LEVELS) - 2)
+def _way(head_map: HeadMap, main: Condition, cut: float | None) -> np.ndarray:
+    """How far every head's score lies from the cut to the end that speaks for the role, 0 to 1."""
+    scores = head_map[main.score].mean().ravel()
+    if cut is None:
+        return np.zeros_like(scores)
+    end = scores.min() if main.below else scores.max()
+    if isinstance(main, Threshold):
+        end = min(end, 0.0) if main.below else max(end, 1.0)
+    room = end - cut
+    return np.clip((scores - cut) / room, 0, 1) if room else np.ones_like(scores)

@@ -1,0 +1,18 @@
+"""The command line. Everything heavy is imported inside the commands."""
+
+import sys
+
+from headscope.cli import measure, others, reading, reference
+from headscope.cli.base import app
+from headscope.errors import HeadscopeError
+
+__all__ = ["app", "main", "measure", "others", "reading", "reference"]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence and exit code 2, anything else a traceback."""
+    try:
+        app()
+    except HeadscopeError as error:
+        print(f"headscope: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
