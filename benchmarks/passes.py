@@ -166,9 +166,8 @@ def table(clock: Clock, kinds: dict[str, list[Probe]], beyond: dict[str, float])
         what = "of a plain pass" if kind in ("own", "answer") else "of a plain pass, with it"
         print(f"  {kind}: {ratio} {what}; {max(beyond[kind], 0):.2f} GiB beyond it")
         for name in names:
-            print(
-                f"    {name:24}{clock.seconds[name]:9.3f} s{100 * clock.seconds[name] / plain:8.1f} %"
-            )
+            seconds = clock.seconds[name]
+            print(f"    {name:24}{seconds:9.3f} s{100 * seconds / plain:8.1f} %")
     sys.stdout.flush()
 
 
@@ -191,7 +190,7 @@ def main() -> None:
         groups, left_out = grouped(probes, model, lenient=True)
         for name, reason in left_out.items():
             print(f"{name} is left out: {reason}")
-        for group in groups:
+        for group in sorted(groups, key=lambda group: group.altering is not None):
             try:
                 report(model, group)
             except (HeadscopeError, torch.OutOfMemoryError) as error:

@@ -1,6 +1,7 @@
 """A model's own greedy answer to a prompt, and the pass that reads how it came about."""
 
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
@@ -14,6 +15,16 @@ from headscope.model import HeadModel
 from headscope.prompts.base import Prompt
 
 ACCEPTED = 0.5  # ROUGE-1 recall above which an answer counts, as in Wu et al. 2024
+
+# Scripts that set no space between words, and Hangul, whose particles join the word before them:
+# Thai to Myanmar, Khmer, kana, Han and its extensions.
+_UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_LATIN = r"0-9_A-Za-z\u00aa-\u024f\u1e00-\u1eff"  # and digits, of whatever script they were
+_SIGN = re.compile(r"\S")
+_WORD = re.compile(rf"(?=\w)[{_UNSPACED}]|(?:(?=\w)[{_LATIN}])+|[^\W{_UNSPACED}{_LATIN}]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +80,22 @@ def greedy_answer(
 def rouge1_recall(said: str, expected: str) -> float:
     """Share of the expected words that were said: ROUGE-1 recall, without stemming.
 
-    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries". Ideographs and kana
-    count as words of their own.
+    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries", which is about
+    English. What it leaves open is headscope's own choice: where a script sets no space between
+    words, each letter counts as one; Latin letters and digits end where another script begins;
+    digits are equal in all scripts; vowel signs and other marks are left out. An answer without
+    any word, such as an emoji or an arrow, is compared by its characters.
     """
-    want, have = Counter(_words(expected)), Counter(_words(said))
+    said, expected = _plain(said), _plain(expected)
+    parts = _WORD if _WORD.search(expected) else _SIGN
+    want, have = Counter(parts.findall(expected)), Counter(parts.findall(said))
     return sum((want & have).values()) / max(1, want.total())
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[\u3040-\u30ff\u3400-\u9fff]|\w+", text.lower())
+def _plain(text: str) -> str:
+    """Lower case, letters with their accents in one, without other marks, digits as 0 to 9."""
+    return "".join(
+        str(unicodedata.decimal(c)) if c.isdecimal() else c
+        for c in unicodedata.normalize("NFC", text.lower())
+        if unicodedata.category(c) not in ("Mn", "Mc", "Me", "Cf")
+    )

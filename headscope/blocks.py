@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Elements of one block of logits over all heads: 16 MiB of float32 stay near a CPU's cache, a GPU
 # wants launches that are worth their start.
 _BLOCK = {"cpu": 2**22, "cuda": 2**26}
+_NEAR = {"cpu": 256, "cuda": 1024}  # rows of a block of which only keys near by are computed
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def blocks(
     reach = attention.window if attention.window is not None else attention.chunk
     if attention.slots is not None and (reach is not None or local):
         # A block as tall as the window is long computes at most twice what the window holds.
-        step = min(step, max(256, reach or 0))
-    for start in range(0, len(rows), step):
+        least = _NEAR.get(attention.q.device.type, _NEAR["cpu"])
+        step = min(step, max(least, reach or 0))
+    for start in range(0, max(len(rows), 1), step):  # no rows at all have an answer too
         block = rows[start : start + step]
         yield block.to(attention.q.device), _visible_slice(attention, block)
 

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from headscope.errors import HeadscopeError
-from headscope.loading import KINDS, check_layers, first_line, hub_answers, local_path
+from headscope.loading import check_layers
 from headscope.smollm2 import kept_folder
+from headscope.sources import KINDS, check_kind, first_line, hub_answers, local_path
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def check_model(spec: str) -> Checked:
     from headscope.backends.hf import HFBackend
 
     config = _config(spec)
+    check_kind(config, spec)
     text = config.get_text_config()
     try:
         with torch.device("meta"):

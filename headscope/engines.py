@@ -103,6 +103,8 @@ def _unmasked(attention: Attention) -> tuple[Tensor, Tensor | None] | None:
 
 def _masked(attention: Attention) -> tuple[Tensor, Tensor | None]:
     """(z, lse) in blocks of rows, each with a mask that holds visibility and edits."""
+    if attention.n_queries == 0:
+        return attention.z_and_lse()
     zs, lses = [], []
     for rows, keys in blocks(attention):
         if keys.start == keys.stop:  # the CPU kernel does not survive an empty set of keys
@@ -124,8 +126,6 @@ def _masked(attention: Attention) -> tuple[Tensor, Tensor | None]:
         )
         zs.append(z.masked_fill(blind[..., None], 0))
         lses.append(None if lse is None else lse.masked_fill(blind, -torch.inf))
-    if not zs:
-        return attention.z_and_lse()
     return torch.cat(zs, 2), None if lses[0] is None else torch.cat(lses, 2)
 
 

@@ -3,10 +3,13 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import index
+from typing import Any
 
 from headscope.errors import HeadscopeError
 
 Head = tuple[int, int]
+_NO_HEADS = "names no head; give a list of names like 'L17H3' or of pairs (layer, head)."
 
 
 def label(head: Head) -> str:
@@ -26,10 +29,19 @@ def parse_heads(heads: Sequence[Head | str]) -> tuple[Head, ...]:
     """Heads given as pairs or names, in order, each once."""
     if isinstance(heads, str):
         heads = [heads]
-    if any(not isinstance(h, str) and not isinstance(h, Sequence) for h in heads):
-        raise HeadscopeError("Give heads as names like 'L17H3' or pairs (layer, head).")
-    pairs = (parse_head(h) if isinstance(h, str) else (int(h[0]), int(h[1])) for h in heads)
-    return tuple(dict.fromkeys(pairs))
+    if not isinstance(heads, Iterable):
+        raise HeadscopeError(f"{heads!r} {_NO_HEADS}")
+    return tuple(dict.fromkeys(map(_pair, heads)))
+
+
+def _pair(head: Any) -> Head:
+    if isinstance(head, str):
+        return parse_head(head)
+    try:
+        layer, number = map(index, head)  # integers of NumPy too, and no fractions
+    except (TypeError, ValueError) as error:
+        raise HeadscopeError(f"{head!r} {_NO_HEADS}") from error
+    return layer, number
 
 
 def by_layer(heads: Iterable[Head]) -> dict[int, list[int]]:

@@ -2,20 +2,17 @@
 
 import copy
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -24,12 +21,13 @@ from transformers import (
 from transformers.utils import logging
 
 from headscope.backends.base import Backend
+from headscope.backends.discover import check_decoder
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.selftest import self_test
 from headscope.smollm2 import kept_folder, smollm2_folder
+from headscope.sources import KINDS, check_kind, first_line, hub_answers, local_path
 
-KINDS = "'smollm2', a Hugging Face id, a model folder or a .gguf file"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _SPREADS = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
 BackendName = Literal["hf", "nnsight", "lens"]
@@ -53,7 +51,8 @@ def load(
             in memory: a transformers model, a TransformerBridge or an nnsight model, which is
             given back unchanged. For the backends "nnsight" and "lens" a transformers model is
             copied without its weights, which the copy shares.
-        tokenizer: the tokenizer, where `spec` is a transformers model in memory.
+        tokenizer: the tokenizer, where `spec` is a transformers model in memory; elsewhere, one to
+            use instead of the model's own.
         backend: "hf", "nnsight" or "lens"; where `spec` is a model in memory, its own.
         dtype: bfloat16 on a GPU and float32 on a CPU if left out.
         device: where to; a GPU if there is one. Not together with `device_map`.
@@ -61,17 +60,27 @@ def load(
         quantization: a transformers quantization config, handed on as it is.
         revision: the branch, tag or commit of a Hugging Face id; its main branch if left out.
 
+    A model in memory stays as it is: of the last five it takes what it has already.
+
     Raises:
         HeadscopeError: there is no such model, device or backend, a file is damaged, or headscope
             cannot see all of its attention.
     """
     if backend not in (None, *get_args(BackendName)):
         raise HeadscopeError(f"There is no backend {backend!r}; use hf, nnsight or lens.")
+    if tokenizer is not None and not callable(tokenizer):
+        raise HeadscopeError(
+            "Pass the tokenizer itself, such as AutoTokenizer.from_pretrained(name), instead of "
+            f"{tokenizer!r}."
+        )
     if not isinstance(spec, str | Path):
-        return _adopt(spec, tokenizer, backend)
+        opened = _adopt(spec, tokenizer, backend)
+        _check_as_it_is(opened.hf, dtype, device, device_map, quantization, revision)
+        return opened
     if device is not None and device_map is not None:
         raise HeadscopeError("Give device or device_map, not both.")
-    hf, tokenizer, found = _read(str(spec), dtype, device, device_map, quantization, revision)
+    options = (dtype, device, device_map, quantization, revision)
+    hf, tokenizer, found = _read(str(spec), tokenizer, *options)
     return _open(hf, tokenizer, str(spec), found, backend or "hf", owned=True)
 
 
@@ -98,10 +107,41 @@ def _adopt(
     return opened
 
 
+def _check_as_it_is(
+    hf: PreTrainedModel, dtype: Any, device: Any, device_map: Any, quantization: Any, revision: Any
+) -> None:
+    """Refuse options that only the reading of a model can follow, where they are not so already."""
+    given = {
+        "dtype": (dtype, lambda: _dtype(dtype, "") == hf.dtype),
+        "device": (device, lambda: _is_on(hf.device, device)),
+        "device_map": (device_map, lambda: device_map == getattr(hf, "hf_device_map", None)),
+        "quantization": (
+            quantization,
+            lambda: quantization == getattr(hf.config, "quantization_config", None),
+        ),
+        "revision": (revision, lambda: revision == getattr(hf.config, "_commit_hash", None)),
+    }
+    for name, (value, agrees) in given.items():
+        if value is not None and not agrees():
+            raise HeadscopeError(
+                f"This {type(hf).__name__} is in memory already, and {name}={str(value)!r} is not "
+                "what it has: leave it out, and convert the model before it is opened."
+            )
+
+
+def _is_on(there: torch.device, wanted: Any) -> bool:
+    _check_device(wanted)
+    place = torch.device(wanted)
+    return place.type == there.type and place.index in (None, there.index)
+
+
 def read_gguf(
-    path: Path, dtype: torch.dtype = torch.float32
+    path: Path, dtype: torch.dtype = torch.float32, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and its tokenizer from a GGUF file, dequantised.
+
+    Args:
+        tokenizer: one to use instead.
 
     Raises:
         HeadscopeError: the file is no GGUF file that transformers can read.
@@ -109,7 +149,7 @@ def read_gguf(
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(**where)
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(**where)
             hf = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype)
     except Exception as error:  # a damaged file makes its readers raise almost anything
         raise HeadscopeError(
@@ -121,37 +161,14 @@ def read_gguf(
     return hf, tokenizer
 
 
-def local_path(spec: str) -> Path | None:
-    """The model folder or GGUF file that a spec names; None where it is an id of the hub.
-
-    Raises:
-        HeadscopeError: there is no such folder or file, or it holds no model.
-    """
-    if not spec.strip():
-        raise HeadscopeError(f"Name a model: {KINDS}.")
-    path = Path(spec).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise HeadscopeError(f"There is no file {path}.")
-        return path
-    if not path.is_dir():
-        if path.is_absolute() or spec.startswith((".", "~")):
-            raise HeadscopeError(f"There is no folder {path}.")
-        return None
-    config = path / "config.json"
-    if not config.is_file():
-        raise HeadscopeError(f"{path} holds no config.json, so it is no transformers model.")
-    try:
-        whole = isinstance(json.loads(config.read_bytes()), dict)
-    except (OSError, ValueError):
-        whole = False
-    if not whole:
-        raise HeadscopeError(f"{config} is damaged: it is no JSON object; get the model again.")
-    return path
-
-
 def _read(
-    spec: str, dtype: Any, device: Any, device_map: Any, quantization: Any, revision: str | None
+    spec: str,
+    tokenizer: PreTrainedTokenizerBase | None,
+    dtype: Any,
+    device: Any,
+    device_map: Any,
+    quantization: Any,
+    revision: str | None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str | None]:
     where = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _dtype(dtype, str(where))
@@ -162,7 +179,7 @@ def _read(
     if path is not None and revision is not None:
         raise HeadscopeError(f"{spec} is no Hugging Face id, so it has no revision {revision!r}.")
     if path is not None and path.suffix == ".gguf":
-        hf, tokenizer = read_gguf(path, dtype)
+        hf, tokenizer = read_gguf(path, dtype, tokenizer)
         return _placed(hf, where).eval(), tokenizer, None
     source = spec if path is None else str(path)
     offline = path is None and not hub_answers()
@@ -176,25 +193,40 @@ def _read(
         options["device_map"] = device_map
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source, **common)
-            hf = AutoModelForCausalLM.from_pretrained(source, **common, **options)
+            check_kind(AutoConfig.from_pretrained(source, **common), spec)
+            if tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(source, **common)
+            read: Any = AutoModelForCausalLM.from_pretrained(
+                source, **common, **options, output_loading_info=True
+            )
+            hf, found = read  # the second because of output_loading_info
+    except HeadscopeError:
+        raise
     except Exception as error:  # a damaged file makes its readers raise almost anything
         advice = f" Give {KINDS}." if path is None else ""
         raise HeadscopeError(
             f"{spec!r} cannot be opened: {_why(error, offline, path)}{advice}"
         ) from error
+    if found["missing_keys"]:
+        raise HeadscopeError(
+            f"{spec!r} cannot be opened: it holds no weights for {min(found['missing_keys'])} of a "
+            f"{type(hf).__name__}, so that it is no causal language model, or not all of one."
+        )
     if device_map is None and quantization is None:
         hf = _placed(hf, where)
-    return hf.eval(), tokenizer, getattr(hf.config, "_commit_hash", None)
+    return hf.eval(), cast(Any, tokenizer), getattr(hf.config, "_commit_hash", None)
 
 
 def _why(error: Exception, offline: bool, path: Path | None) -> str:
     if offline and isinstance(error, OSError):
         return "it is not in the Hugging Face cache, and the hub cannot be reached."
+    again = f"delete {path} and get the model again."
     if isinstance(error, SafetensorError | json.JSONDecodeError):
         what = "weights are" if isinstance(error, SafetensorError) else "tokenizer or config is"
-        again = f"delete {path} and " if path == kept_folder() else ""
-        return f"its {what} damaged ({first_line(error)[:-1]}); {again}get the model again."
+        again = again if path == kept_folder() else "get the model again."
+        return f"its {what} damaged ({first_line(error)[:-1]}); {again}"
+    if path is not None and path == kept_folder():
+        return f"its files are not whole ({first_line(error)[:-1]}); {again}"
     return first_line(error)
 
 
@@ -249,6 +281,8 @@ def _backend(hf: Any, tokenizer: Any, name: BackendName, owned: bool) -> Backend
         from headscope.backends.hf import HFBackend
 
         return HFBackend(hf)
+    if isinstance(hf, PreTrainedModel):
+        check_decoder(hf)  # each of the others fails on what is none in a way of its own
     try:
         if name == "nnsight":
             from nnsight import TransformersModel
@@ -293,7 +327,7 @@ def _boot(bridge: Any, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
             tokenizer = AutoTokenizer.from_pretrained(folder)
         try:
             return bridge.boot_transformers(name, hf_model=hf, tokenizer=tokenizer)
-        except (ValueError, NotImplementedError, RuntimeError) as error:
+        except (ValueError, AttributeError, RuntimeError) as error:
             raise HeadscopeError(
                 f"TransformerLens cannot open {name}: {first_line(error)} Use backend='hf'."
             ) from error
@@ -306,30 +340,6 @@ def _dtype(dtype: torch.dtype | str | None, device: str) -> torch.dtype:
     if not (isinstance(found, torch.dtype) and found in _DTYPES):
         raise HeadscopeError(f"{dtype!r} is no dtype; use float32, bfloat16 or float16.")
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's message, or two where it ends in a colon.
-
-    The rest is advice on its own options.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    some = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
-    return (" ".join(some) or type(error).__name__).rstrip(".,:") + "."
-
-
-def hub_answers() -> bool:
-    """Whether the hub can be reached at all: its client would try for most of a minute."""
-    if HF_HUB_OFFLINE:
-        return False
-    if getproxies():
-        return True  # a proxy may reach what a plain connection does not
-    host = urlsplit(ENDPOINT)
-    try:
-        with socket.create_connection((host.hostname, host.port or 443), timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 @contextmanager

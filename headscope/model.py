@@ -16,16 +16,32 @@ from transformers.cache_utils import Cache, DynamicCache
 from headscope.backends.base import Backend
 from headscope.backends.discover import decoder_of
 from headscope.errors import HeadscopeError
+from headscope.prompts.base import Prompt
 from headscope.stack import Life, Middleware, Observer, Stack
 from headscope.weights import HeadWeights, trace_weights
 
 TokenIds = Int[Tensor, "batch token"] | Sequence[int]
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def short_name(spec: str) -> str:
     """The last part of a model's spec; "." and ".." have the name of the folder they stand for."""
     last = spec.rstrip("/").rsplit("/", 1)[-1]
     return Path(spec).expanduser().resolve().name if last in ("", ".", "..", "~") else last
+
+
+def check_opened(model: Any) -> None:
+    """Refuse what is no opened model, such as the name of one.
+
+    Raises:
+        HeadscopeError: it says how to open it.
+    """
+    if not isinstance(model, HeadModel):
+        what = repr(model) if isinstance(model, str | Path) else f"a {type(model).__name__}"
+        arguments = what if isinstance(model, str) else "model, tokenizer"
+        raise HeadscopeError(
+            f"Pass a model that headscope opened, headscope.load({arguments}), instead of {what}."
+        )
 
 
 class HeadModel:
@@ -234,14 +250,16 @@ class HeadModel:
             last: how many of the last tokens' logits are wanted; all of them if 0.
 
         Raises:
-            HeadscopeError: no tokens, or more than the context holds.
+            HeadscopeError: no tokens, more than the context holds, or a mask of another shape.
         """
         ids = self._ids(token_ids)
+        if last < 0:
+            raise HeadscopeError(f"last= counts tokens from the end, 0 for all, and is not {last}.")
         held = 0 if cache is None else int(cache.get_seq_length())
         self._fits(held + ids.shape[1])
         inputs: dict[str, Any] = {"input_ids": ids, "use_cache": cache is not None}
         if attention_mask is not None:
-            mask = attention_mask.to(self.device)
+            mask = self._mask(attention_mask, len(ids), held + ids.shape[1])
             # Left to itself transformers counts padding as positions.
             positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             inputs |= {"attention_mask": mask, "position_ids": positions}
@@ -278,8 +296,12 @@ class HeadModel:
                 "generate() gives the new tokens alone; leave return_dict_in_generate out, or call "
                 "model.hf.generate() within a scope."
             )
+        if max_new_tokens < 1:
+            raise HeadscopeError(f"Ask for at least one new token, not {max_new_tokens}.")
         ids = self._ids(token_ids)
-        mask = torch.ones_like(ids) if attention_mask is None else attention_mask.to(self.device)
+        mask = torch.ones_like(ids)
+        if attention_mask is not None:
+            mask = self._mask(attention_mask, *ids.shape)
         self._fits(ids.shape[1] + max_new_tokens)
         inputs = {
             "input_ids": ids,
@@ -298,19 +320,61 @@ class HeadModel:
                 return int(cast(int, token))
         return 0
 
-    def _ids(self, token_ids: TokenIds) -> Int[Tensor, "batch token"]:
+    def _ids(self, token_ids: Any) -> Int[Tensor, "batch token"]:
         if isinstance(token_ids, str):
             raise HeadscopeError("Pass token ids, e.g. model(model.tokens(text)), not a text.")
-        ids = torch.as_tensor(token_ids, device=self.device)
+        try:
+            ids = torch.as_tensor(token_ids, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise HeadscopeError(
+                "Token ids are whole numbers, as many in every row of a batch; pad shorter rows "
+                "on the left, and pass attention_mask= with 0 for the padding."
+            ) from error
         ids = ids[None] if ids.ndim == 1 else ids
         if ids.ndim != 2 or ids.numel() == 0:
             raise HeadscopeError(
                 f"Token ids need the shape [batch, token] with at least one token, not "
                 f"{tuple(ids.shape)}."
             )
+        if ids.dtype not in _INTEGERS:
+            raise HeadscopeError(
+                f"Token ids are whole numbers, not {str(ids.dtype).removeprefix('torch.')}."
+            )
         if int(ids.min()) < 0 or int(ids.max()) >= self.vocab_size:
             raise HeadscopeError(f"Token ids of {self.spec} run from 0 to {self.vocab_size - 1}.")
         return ids.long()
+
+    def _mask(self, mask: Any, batch: int, length: int) -> Int[Tensor, "batch seen"]:
+        try:
+            real = torch.as_tensor(mask, device=self.device).long()
+        except (TypeError, ValueError, RuntimeError):
+            real = torch.empty(0)
+        if real.shape != (batch, length):
+            raise HeadscopeError(
+                f"attention_mask has a 1 or 0 for each token that is read, the cached ones among "
+                f"them: here its shape is [{batch}, {length}]."
+            )
+        return real
+
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Refuse a prompt that the model could not read to the end of its answer.
+
+        Raises:
+            HeadscopeError: it is too long, or has tokens that the model does not know.
+        """
+        if not prompt.token_ids:
+            raise HeadscopeError("A prompt without any token cannot be read; leave it out.")
+        highest = max(*prompt.token_ids, *prompt.answer_ids)
+        if highest >= self.vocab_size:
+            raise HeadscopeError(
+                f"The tokenizer gives token {highest} where {self.spec} knows those below "
+                f"{self.vocab_size}; load the model with its own tokenizer."
+            )
+        if len(prompt) + len(prompt.answer_ids) > self.context_length:
+            raise HeadscopeError(
+                f"A prompt of {len(prompt)} tokens and its answer do not fit into the "
+                f"{self.context_length} that {self.spec} was made for; use shorter prompts."
+            )
 
     def _fits(self, length: int) -> None:
         if length > self.context_length:

@@ -40,8 +40,7 @@ def validation_path(
     same = old.seed == seed and old.prompts == json.loads(json.dumps(wanted))
     if same and drawn == min(controls, possible):
         return path
-    settings = [prompts.samples, seed, controls, getattr(prompts, "path", None)]
-    return folder / f"{name}-{_digest(json.dumps(settings))}.json"
+    return folder / f"{name}-{_digest(json.dumps([wanted, seed, controls]))}.json"
 
 
 def reopened(run: Path, head_map: HeadMap, device: str | None) -> HeadModel:

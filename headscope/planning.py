@@ -30,22 +30,28 @@ class Group:
         return self.probes[0] if self.probes[0].alters else None
 
 
-def choose(
-    names: Sequence[str | Probe] | str,
-    prompts: PromptFamily | str | Path | None,
-    lengths: Sequence[int] | None,
-    samples: int | None,
-    seed: int | None,
-) -> list[Probe]:
+def choose(names: Any, prompts: Any, lengths: Any, samples: Any, seed: int | None) -> list[Probe]:
+    """The probes that `scan` was asked for, on the prompts that it was given.
+
+    Raises:
+        HeadscopeError: an argument is not what `scan` takes, or a probe does not go with it.
+    """
     known = all_probes()
-    wanted: Iterable[str | Probe] = names if not isinstance(names, str) else [names]
+    wanted: Iterable[str | Probe] = [names] if isinstance(names, str | Probe) else names
     if names == "all":
         wanted = known
-    chosen = [find(known, p, "probe")() if isinstance(p, str) else p for p in wanted]
+    chosen = [_probe(known, each) for each in wanted]
     if not chosen:
         raise HeadscopeError("Name at least one probe, or 'all'.")
     if isinstance(prompts, str | Path):
         prompts = Jsonl(path=str(prompts))
+    if prompts is not None and not isinstance(prompts, PromptFamily):
+        raise HeadscopeError("prompts= takes a family of prompts or the path of a JSONL file.")
+    if samples is not None and not isinstance(samples, int):
+        raise HeadscopeError(f"samples= takes a whole number, not {samples!r}.")
+    listed = isinstance(lengths, Sequence) and not isinstance(lengths, str)
+    if lengths is not None and not (listed and all(isinstance(n, int) for n in lengths)):
+        raise HeadscopeError(f"lengths= takes a list of whole numbers, not {lengths!r}.")
     placed = [_on(probe, prompts or probe.prompts, lengths, samples, seed) for probe in chosen]
     placed = list(dict.fromkeys(placed))
     names_ = [probe.name for probe in placed]
@@ -56,6 +62,17 @@ def choose(
             "score of a name; scan twice."
         )
     return placed
+
+
+def _probe(known: dict[str, type[Probe]], given: Any) -> Probe:
+    if isinstance(given, str):
+        return find(known, given, "probe")()
+    if isinstance(given, type) and issubclass(given, Probe):
+        name = given.__name__
+        raise HeadscopeError(f"{name} is the class of a probe; pass one of it, {name}().")
+    if not isinstance(given, Probe):
+        raise HeadscopeError(f"{given!r} is no probe; pass names, or probes such as Induction().")
+    return given
 
 
 def _on(
@@ -125,10 +142,7 @@ def _check(probe: Probe, prompts: Sequence[Prompt], model: HeadModel) -> None:
         except HeadscopeError as error:
             where = f"Prompt {index + 1} of {probe.prompts.name}"
             raise HeadscopeError(f"{where}: {error}") from error
-        room = model.context_length - len(prompt) - len(prompt.answer_ids)
-        if room < 0:
-            raise HeadscopeError(
-                f"A prompt of {len(prompt)} tokens and its answer do not fit into the "
-                f"{model.context_length} that {model.spec} was made for; ask for shorter "
-                f"prompts, or leave out {probe.name}."
-            )
+        try:
+            model.check_prompt(prompt)
+        except HeadscopeError as error:
+            raise HeadscopeError(f"{str(error).rstrip('.')}, or leave out {probe.name}.") from error

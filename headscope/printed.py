@@ -135,7 +135,7 @@ def agreement(found: Agreement, score: str | None = None) -> RenderableType:
         f"Random heads would share {found.chance:.2g} of {found.k} on average; p: that they share "
         "as many. It is of one pair: of many, some are low by chance."
     ]
-    if (found.pairs["overlap"].dropna() % 1 > 1e-9).any():
+    if any(overlap % 1 > 1e-9 for overlap in found.pairs["overlap"].dropna()):
         notes.append(TIES.format(k=found.k))
     if found.constant:
         notes.append(f"Constant, equal on all heads: {', '.join(found.constant)}.")

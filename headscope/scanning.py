@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +19,18 @@ from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap, in_order
 from headscope.heads import label
-from headscope.model import HeadModel
+from headscope.model import HeadModel, check_opened
 from headscope.planning import Group, choose, grouped
 from headscope.probes.base import Probe, Reading
 from headscope.prompts.base import Prompt, PromptFamily
+from headscope.resuming import finished, kept_part, take_back, tidy
 from headscope.runinfo import FamilyInfo, ModelInfo, RunInfo, ScoreInfo, versions
 
 Progress = Callable[[str, int, int], None]  # family, prompts done, prompts in all
+
+
+class _NoResult(HeadscopeError):
+    """The same scan would come to this again, so that there is nothing to continue."""
 
 
 def scan(
@@ -57,6 +61,7 @@ def scan(
     Raises:
         HeadscopeError: prompts do not fit, no prompt was answered, or `out` holds another run.
     """
+    check_opened(model)
     if seed is not None and seed < 0:
         raise HeadscopeError(f"A seed is 0 or more, not {seed}.")
     if out is not None and model.stack.chain.entered:
@@ -77,14 +82,18 @@ def scan(
                 "another folder with --out, or delete this one."
             )
         if before.state == "complete":
-            _tidy(folder)
-            return HeadMap.load(folder)
+            return finished(folder, before)
     elif folder is not None and any(p.suffix != ".part" for p in folder.glob("*")):
         raise HeadscopeError(f"{folder} is not empty and holds no run; choose another folder.")
     if folder is not None:
         info.write(folder)
-    parts = {each.key: _measure(model, each, folder, info, progress) for each in groups}
-    return _finish(info, groups, parts, folder)
+    try:
+        parts = {each.key: _measure(model, each, folder, progress) for each in groups}
+        return _finish(info, groups, parts, folder)
+    except _NoResult:
+        if folder is not None:
+            take_back(folder)
+        raise
 
 
 def _describe(
@@ -145,7 +154,6 @@ def _measure(
     model: HeadModel,
     group: Group,
     folder: Path | None,
-    info: RunInfo,
     progress: Progress | None,
 ) -> list[dict[str, np.ndarray]]:
     parts = []
@@ -154,10 +162,7 @@ def _measure(
             progress(group.key, index, len(group.prompts))
         path = None if folder is None else folder / "partial" / f"{group.key}-{index}.safetensors"
         if path is not None and path.exists():
-            part = storage.read_arrays(path)
-            if not {"accepted", "seconds"} <= part.keys():
-                raise HeadscopeError(f"{path} is damaged; delete it and run the command again.")
-            parts.append(part)
+            parts.append(kept_part(path, group, model))
             continue
         start = time.perf_counter()
         part = _read(model, group, prompt)
@@ -233,7 +238,7 @@ def _checked(
         bad = ~torch.isfinite(score.flatten(2).sum(-1) if score.ndim > 2 else score)
         if bool(bad.any()):
             row, head = bad.nonzero()[0].tolist()
-            raise HeadscopeError(
+            raise _NoResult(
                 f"{label((model.layers[row], head))} has a {name} that is no number: the model's "
                 "activations hold NaN or infinity there; try --dtype float32."
             )
@@ -258,7 +263,7 @@ def _finish(
         for name in (name for probe in group.probes for name in probe.outputs()):
             kept = [part[name] for part in found if name in part]
             if len({array.shape for array in kept}) > 1:
-                raise HeadscopeError(
+                raise _NoResult(
                     f"{name!r} has another number of points on each prompt of {group.key}, so that "
                     "no mean can be taken; use prompts with as many documents each."
                 )
@@ -266,7 +271,7 @@ def _finish(
                 arrays[name] = np.stack(kept)
     if not arrays:
         rate = ", ".join(f"{g.key}: 0 of {len(g.prompts)}" for g in groups)
-        raise HeadscopeError(
+        raise _NoResult(
             f"The model answered none of the prompts ({rate}), so there is nothing to score; "
             "try shorter prompts, another kind of needle, or a larger model."
         )
@@ -276,12 +281,5 @@ def _finish(
     head_map = HeadMap(done, in_order(done, arrays), curves)
     if folder is not None:
         head_map.save(folder)
-        _tidy(folder)
+        tidy(folder)
     return head_map
-
-
-def _tidy(folder: Path) -> None:
-    """Take away what a finished scan does not need, and what a killed one left half written."""
-    shutil.rmtree(folder / "partial", ignore_errors=True)
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)

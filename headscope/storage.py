@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -18,17 +19,22 @@ from headscope.errors import HeadscopeError
 def write(path: Path, content: bytes) -> None:
     """Write a file in one step: a reader sees the old content or the new, never a part.
 
+    A link stays one: the file that it leads to is written.
+
     Raises:
-        HeadscopeError: the disk is full, or the folder cannot be written to.
+        HeadscopeError: something stands there that is no file, the disk is full, or the folder
+            cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _refuse_what_is_no_file(path)
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -42,6 +48,7 @@ def write(path: Path, content: bytes) -> None:
 
 def read(path: Path) -> bytes:
     """A file's content; a sentence instead of a traceback where it is missing."""
+    _refuse_what_is_no_file(path)  # reading a pipe would wait for whoever writes to it
     try:
         return path.read_bytes()
     except OSError as error:
@@ -49,6 +56,19 @@ def read(path: Path) -> bytes:
             f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that headscope "
             "wrote, and whole?"
         ) from error
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A rename would put a file in the place of a device or a pipe."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # what is wrong with it shows where it is opened
+    if stat.S_ISREG(mode):
+        return
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+    kind = next((name for test, name in kinds if test(mode)), "device")
+    raise HeadscopeError(f"{path} is a {kind}, and no file can be kept there; name another place.")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -89,7 +89,7 @@ def show_comparison(comparison: Comparison) -> None:
     """Rank correlation and overlap per score."""
     table = comparison.table
     show_frame(table, f"{comparison.first} against {comparison.second}")
-    if table["note"].str.startswith("ties").any():
+    if any(note.startswith("ties") for note in table["note"]):
         say(TIES.format(k=table["k"].max()))
 
 

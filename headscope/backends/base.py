@@ -89,6 +89,12 @@ class Call:
     softcap: float | None = None
     sink_logits: Tensor | None = None
 
+    def cast(self, dtype: torch.dtype) -> "Call":
+        """The same with q, k and v in one dtype, as autocast would have it: float64 stays."""
+        if torch.float64 in (self.q.dtype, self.k.dtype, self.v.dtype):
+            dtype = torch.float64
+        return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
+
 
 class Backend(ABC):
     """Stands between a model and its attention; the model is untouched while none is attached."""
@@ -281,7 +287,14 @@ class Backend(ABC):
                 "the whole model, not one of its layers."
             )
         here: Pass = geometry.pass_
-        return here.chain(self._attention(site, call, here))
+        device = call.q.device.type
+        if not torch.is_autocast_enabled(device):
+            return here.chain(self._attention(site, call, here))
+        # Rotated queries and keys leave autocast wider than values; a kernel wants them alike, and
+        # gets them so from autocast's own rules. What headscope computes of them stays wide.
+        call = call.cast(torch.get_autocast_dtype(device))
+        with torch.autocast(device, enabled=False):
+            return here.chain(self._attention(site, call, here))
 
     def _attention(self, site: Site, call: Call, here: Pass) -> Attention:
         geometry, cache = call.geometry, site.cache

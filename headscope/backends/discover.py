@@ -1,7 +1,7 @@
 """What a model is made of, learned from one tiny forward pass instead of from names."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +109,30 @@ def expected_layers(config: PreTrainedConfig) -> list[int]:
     return [i for i, kind in enumerate(kinds) if "attention" in kind and "linear" not in kind]
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A pass in the model's own dtype, whatever stands around it."""
+    there = torch.amp.is_autocast_available(device.type)  # not on meta, where nothing is computed
+    return torch.autocast(device.type, enabled=False) if there else nullcontext()
+
+
+def check_decoder(hf: PreTrainedModel) -> None:
+    """Refuse a model that is no causal language model.
+
+    Raises:
+        HeadscopeError: it has an encoder, or no map to logits of tokens.
+    """
+    name = type(hf).__name__
+    if getattr(hf.config, "is_encoder_decoder", False):
+        raise HeadscopeError(
+            f"{name} is an encoder with a decoder; headscope reads causal language models only."
+        )
+    if not isinstance(hf.get_output_embeddings(), nn.Module):
+        raise HeadscopeError(
+            f"{name} has no language-model head, so that it gives no logits of tokens; open the "
+            "model as transformers' AutoModelForCausalLM does."
+        )
+
+
 def discover(hf: PreTrainedModel) -> list[Found]:
     """The attention layers of a model whose attention is already routed to headscope.
 
@@ -116,11 +140,24 @@ def discover(hf: PreTrainedModel) -> list[Found]:
         HeadscopeError: a layer computes its attention elsewhere; it names model and layer.
     """
     name = type(hf).__name__
+    check_decoder(hf)
     discovery = Discovery()
     token = hf.config.get_text_config().vocab_size // 2
     ids = torch.full((1, 4), token, device=hf.device)
-    with discovery.watching(hf), torch.no_grad():
-        hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    try:
+        with discovery.watching(hf), torch.no_grad(), without_autocast(hf.device):
+            hf(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    except HeadscopeError:
+        raise
+    except Exception as error:
+        if hf.device.type == "meta" and not isinstance(error, ValueError):
+            raise  # perhaps it only asked for a number, which shapes have not
+        # A layer that computes its own attention meets a mask that it cannot read.
+        raise HeadscopeError(
+            f"{name} cannot be opened: it does not run on transformers' attention interface, "
+            f"without which headscope would not see its heads ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:80]})."
+        ) from error
     found = sorted(discovery.found, key=lambda layer: layer.layer)
     missing = sorted(set(expected_layers(hf.config)) - {layer.layer for layer in found})
     if missing:

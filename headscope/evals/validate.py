@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from headscope.errors import HeadscopeError
+from headscope.evals.apart import check_apart
 from headscope.evals.controls import HeadSet, layer_matched_sets, uniform_sets
 from headscope.evals.forced import Forced, forced_answer, prefilled
 from headscope.evals.validation import Condition, Validation
 from headscope.headmap import HeadMap
 from headscope.heads import Head, check_heads, parse_heads
 from headscope.interventions.ablate import Ablate, Mode, Reference
-from headscope.model import HeadModel
-from headscope.prompts.base import Prompt, PromptFamily
+from headscope.model import HeadModel, check_opened
+from headscope.prompts.base import Prompt, PromptFamily, with_lengths
 from headscope.prompts.needle import Needle
 from headscope.prompts.text import Text
 from headscope.run import Part
@@ -33,6 +34,7 @@ def validate(
     part: Part = "all",
     prompts: PromptFamily | None = None,
     samples: int | None = None,
+    lengths: Sequence[int] | None = None,
     seed: int = 0,
     found_on: HeadMap | None = None,
     out: str | Path | None = None,
@@ -46,16 +48,18 @@ def validate(
         controls: how many uniform and how many layer-matched sets; 19 allow p = 0.05. Where fewer
             exist, those are used, and the claim says so.
         mode, part: how and where heads are ablated, see `Ablate`.
-        prompts: what to test on; needles of the test split if left out.
+        prompts: what to test on; the needles of `needles_for` if left out.
         samples: how many prompts.
+        lengths: of the prompts, in tokens.
         seed: of the prompts, the control sets and the intervals.
         found_on: where a list of heads was found: its prompts are refused here too.
         out: a file to save to after every prompt; a validation that was cut off goes on.
 
     Raises:
-        HeadscopeError: a prompt was used to find the heads, heads do not exist, or `out` holds
-            another validation.
+        HeadscopeError: a prompt was used to find the heads, expects no answer or does not fit into
+            the model, heads do not exist, or `out` holds another validation.
     """
+    check_opened(model)
     if samples is not None and samples < 1:
         raise HeadscopeError(f"A validation needs at least one prompt, not {samples}.")
     if controls < 0 or seed < 0:
@@ -66,20 +70,17 @@ def validate(
             f"{', '.join(get_args(Part))}."
         )
     head_map = heads if isinstance(heads, HeadMap) else found_on
-    if head_map is not None and head_map.info.model.fingerprint != model.fingerprint:
-        raise HeadscopeError(
-            f"The head map is of {head_map.info.model.name}, with other weights than "
-            f"{model.name}; open the model it was made with."
-        )
+    if head_map is not None:
+        _check_model(head_map, model)
     tested = _tested(model, heads, role, k)
-    family = prompts or Needle(split="test", samples=24, seed=seed)
-    if samples is not None:
-        family = dataclasses.replace(family, samples=samples)
+    if prompts is None and lengths is None:
+        prompts = needles_for(model, samples or 24, seed)
+    family = _family(prompts or Needle(split="test", samples=24, seed=seed), samples, lengths)
     chosen = family.prompts(model.tokenizer)
-    if any(prompt.digest in _digests(head_map) for prompt in chosen):
-        raise HeadscopeError(
-            "These prompts were used to find the heads; test on others (another split or file)."
-        )
+    if head_map is not None:
+        check_apart(head_map, family, chosen, model.tokenizer)
+    for index, prompt in enumerate(chosen):
+        _check_prompt(model, prompt, f"Prompt {index + 1} of {family.name}")
     result = Validation(
         model=model.name,
         fingerprint=model.fingerprint,
@@ -116,21 +117,80 @@ def validate(
     return result
 
 
+def top_heads(head_map: HeadMap, role: str, k: int) -> HeadSet:
+    """The k heads of a map that a validation tests.
+
+    Raises:
+        HeadscopeError: there is no such role or score, or there are not so many heads.
+    """
+    top = head_map.top(role, k)
+    if len(top) < k:
+        raise HeadscopeError(
+            f"{head_map.info.model.name} has {len(top)} heads in all, so its top {k} cannot be "
+            "tested; ask for fewer (--k)."
+        )
+    return tuple(zip(top["layer"].tolist(), top["head"].tolist(), strict=True))
+
+
 def _tested(model: HeadModel, heads: HeadMap | Sequence[Head | str], role: str, k: int) -> HeadSet:
-    if isinstance(heads, HeadMap):
-        top = heads.top(role, k)
-        heads = list(zip(top["layer"].tolist(), top["head"].tolist(), strict=True))
-    tested = parse_heads(heads)
+    tested = top_heads(heads, role, k) if isinstance(heads, HeadMap) else parse_heads(heads)
     if not tested:
         raise HeadscopeError("Name at least one head to test.")
     check_heads(tested, model.layers, model.n_heads, model.name)
     return tested
 
 
-def _digests(head_map: HeadMap | None) -> set[str]:
-    if head_map is None:
-        return set()
-    return {digest for family in head_map.info.families.values() for digest in family.digests}
+def _family(
+    family: PromptFamily, samples: int | None, lengths: Sequence[int] | None
+) -> PromptFamily:
+    if samples is not None:
+        family = dataclasses.replace(family, samples=samples)
+    return family if lengths is None else with_lengths(family, lengths)
+
+
+def needles_for(model: HeadModel, samples: int = 24, seed: int = 0) -> Needle:
+    """Needles of the test split, in those of their lengths that fit with the answer.
+
+    Raises:
+        HeadscopeError: none of them fits.
+    """
+    family = Needle(split="test", samples=samples, seed=seed)
+    for count in range(len(family.lengths), 0, -1):
+        fitting = dataclasses.replace(family, lengths=family.lengths[:count])
+        if fitting.lengths[-1] >= model.context_length:
+            continue  # no room for an answer, whatever it is
+        made = fitting.prompts(model.tokenizer)
+        if all(len(p) + len(p.answer_ids) <= model.context_length for p in made):
+            return fitting
+    raise HeadscopeError(
+        f"No needle of {min(family.lengths)} tokens or more fits into the {model.context_length} "
+        f"that {model.spec} was made for; give other prompts, or shorter lengths."
+    )
+
+
+def _check_model(head_map: HeadMap, model: HeadModel) -> None:
+    """Refuse a map of another model; one that came without its weights is known by its shape."""
+    info = head_map.info.model
+    same = info.fingerprint == model.fingerprint
+    if info.fingerprint is None:
+        same = (info.layers, info.n_heads) == (model.layers, model.n_heads)
+    if not same:
+        raise HeadscopeError(
+            f"The head map is of {info.name}, with other weights than {model.name}; open the model "
+            "it was made with."
+        )
+
+
+def _check_prompt(model: HeadModel, prompt: Prompt, where: str) -> None:
+    """Refuse a prompt before any is measured: what was measured would stay behind in the file."""
+    try:
+        model.check_prompt(prompt)
+    except HeadscopeError as error:
+        raise HeadscopeError(f"{where}: {error}") from error
+    if not prompt.answer_ids:
+        raise HeadscopeError(
+            f"{where} expects no answer, so that none can be scored; give its 'answer'."
+        )
 
 
 def _conditions(model: HeadModel, tested: HeadSet, controls: int, seed: int) -> list[Condition]:

@@ -1,8 +1,10 @@
 """Prompts: token ids, named spans in them, and the answer that is expected."""
 
+import dataclasses
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
@@ -87,6 +89,20 @@ class PromptFamily(Registered, ABC):
         return random.Random(repr((type(self).__name__, self.seed, *parts)))
 
 
+def with_lengths(family: PromptFamily, lengths: Sequence[int]) -> PromptFamily:
+    """The same family with prompts of these lengths, in tokens.
+
+    Raises:
+        HeadscopeError: its prompts have lengths of their own.
+    """
+    if not any(f.name == "lengths" for f in dataclasses.fields(family)):
+        raise HeadscopeError(
+            f"The prompts of {family.name!r} have lengths of their own; leave --lengths out."
+        )
+    changes: dict[str, Any] = {"lengths": tuple(lengths)}
+    return dataclasses.replace(family, **changes)
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     text: str,
@@ -127,12 +143,25 @@ def encode(
             f"The tokenizer joins the end of the prompt with the start of its answer {answer!r}; "
             "end the prompt where a word ends, and begin the answer with its space."
         )
-    found = {name: _tokens_in(offsets, span, name) for name, span in (spans or {}).items()}
+    places = _Places(offsets)
+    found = {name: places.tokens_in(span, name) for name, span in (spans or {}).items()}
     return Prompt(tuple(ids[:edge]), found, answer.strip(), tuple(ids[edge:]), dict(facts or {}))
 
 
-def _tokens_in(offsets: list[Range], span: Range, name: str) -> Range:
-    inside = [i for i, (a, b) in enumerate(offsets) if a < span[1] and b > span[0] and b > a]
-    if not inside:
-        raise HeadscopeError(f"The span {name!r} (characters {span[0]}–{span[1]}) holds no token.")
-    return inside[0], inside[-1] + 1
+class _Places:
+    """Where each token stands in the text; a prompt may have thousands of spans to look up."""
+
+    def __init__(self, offsets: Sequence[Range]) -> None:
+        real = [(start, stop, i) for i, (start, stop) in enumerate(offsets) if stop > start]
+        self.starts = [start for start, _, _ in real]
+        self.stops = [stop for _, stop, _ in real]
+        self.tokens = [i for _, _, i in real]
+
+    def tokens_in(self, span: Range, name: str) -> Range:
+        """Every token that overlaps a span of characters, as a half-open range."""
+        first, stop = bisect_right(self.stops, span[0]), bisect_left(self.starts, span[1])
+        if first >= stop:
+            raise HeadscopeError(
+                f"The span {name!r} (characters {span[0]}–{span[1]}) holds no token."
+            )
+        return self.tokens[first], self.tokens[stop - 1] + 1

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from headscope.errors import HeadscopeError
@@ -23,7 +23,7 @@ class Line(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     text: str = Field(min_length=1)
-    spans: dict[str, str | Annotated[list[int], Field(min_length=2, max_length=2)]] = {}
+    spans: dict[str, str | Annotated[list[StrictInt], Field(min_length=2, max_length=2)]] = {}
     answer: str = ""
     chat: bool = False  # put `text` into the chat template as the user's turn
     lead: str = ""  # with `chat`: the first words of the assistant's answer
@@ -83,6 +83,8 @@ class Jsonl(PromptFamily):
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
+            if problem["loc"][0:1] == ("spans",) and len(problem["loc"]) > 1:
+                raise HeadscopeError(f"{where}: {_no_span(problem)}") from error
             # Every line is the first of its own JSON: only the column says something.
             said = re.sub(r" at line 1 (column \d+)", r" (\1)", problem["msg"].lower())
             raise HeadscopeError(f"{where}: {field} {said}.".replace(":  ", ": ")) from error
@@ -101,6 +103,13 @@ class Jsonl(PromptFamily):
         if not lines:
             raise HeadscopeError(f"{self.path} holds no prompts.")
         return lines
+
+
+def _no_span(problem: Any) -> str:
+    return (
+        f"the span {problem['loc'][1]!r} is given as words of the text, which stand in it once, or "
+        "as two whole numbers [start, end]: its characters, counted from 0."
+    )
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, line: Line) -> Prompt:
