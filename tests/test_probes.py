@@ -127,6 +127,10 @@ def test_copies_are_the_places_of_every_repeated_token() -> None:
     tokens = torch.tensor([5, 7, 5, 5, 7, 9, 5, 5])
     found = [[place for place in row if place >= 0] for c in copies(tokens) for row in c.tolist()]
     assert sorted(found) == [[0, 2, 3, 6, 7], [1, 4]]
+    assert [c.tolist() for c in copies(torch.tensor([3, 4, 3]))] == [[[0, 2, -1, -1]]]
+    for most in range(2, 20):
+        (places,) = copies(torch.full((most,), 7))
+        assert [place for place in places[0].tolist() if place >= 0] == list(range(most))
     with pytest.raises(HeadscopeError, match="earlier copy"):
         copies(torch.arange(4))
 

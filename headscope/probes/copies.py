@@ -30,14 +30,14 @@ def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "_set _place"]]
     most = int(counts.max())
     if most < 2:
         raise HeadscopeError("no token has an earlier copy; use repeated tokens.")
-    found, width = [], 4
-    while width < 2 * most:
-        some = (counts > (width // 2 if width > 4 else 1)) & (counts <= width)
+    found, least, width = [], 2, 4
+    while least <= most:
+        some = (counts >= least) & (counts <= width)
         place = torch.arange(width, device=token_ids.device)
         at = (starts[some, None] + place).clamp(max=len(order) - 1)
         if len(at):
             found.append(torch.where(place < counts[some, None], order[at], -1))
-        width *= 2
+        least, width = width + 1, 2 * width
     return found
 
 
