@@ -16,7 +16,7 @@ from headscope.answering import greedy_answer, rouge1_recall
 from headscope.attention import Attention
 from headscope.catalog import families, patterns, probes
 from headscope.errors import HeadscopeError
-from headscope.probes.base import Reading
+from headscope.probes.base import Probe, Reading
 from headscope.probes.copies import copies
 from headscope.probes.induction import Induction
 from headscope.probes.retrieval import Retrieval
@@ -83,6 +83,8 @@ def test_every_probe_tells_what_it_is(name: str) -> None:
     probe = probes()[name]()
     assert "score" in (probe.__doc__ or "") or "=" in (probe.__doc__ or "")
     assert probe.paper
+    written = Probe.read if probe.alters else Probe.measure
+    assert getattr(type(probe), written.__name__) is not written
     assert probe.prompts.name in families()
     assert hash(probe) == hash(probes()[name]())
     assert set(patterns()) >= {"full", "streaming"}

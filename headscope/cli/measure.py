@@ -147,7 +147,7 @@ def validate(
     """Ablate the heads that a scan found, and random ones, on prompts that found none of them."""
     from headscope import terminal
     from headscope.config import as_integers
-    from headscope.evals.validate import top_heads
+    from headscope.evals.validate import needles_for, top_heads
     from headscope.evals.validate import validate as run_validation
     from headscope.headmap import HeadMap
     from headscope.heads import parse_heads
@@ -169,16 +169,18 @@ def validate(
     else:
         tested = parse_heads(named)
         subject = heads_name(tested)
-    family: PromptFamily = (
-        Needle(split="test", samples=samples or 24, seed=seed)
-        if prompts is None
-        else Jsonl(path=str(prompts), samples=samples or 0)
-    )
     asked = as_integers(lengths, "--lengths")
+    opened = reopened(run, head_map, device)
+    family: PromptFamily
+    if prompts is not None:
+        family = Jsonl(path=str(prompts), samples=samples or 0)
+    elif asked is not None:
+        family = Needle(split="test", samples=samples or 24, seed=seed)
+    else:
+        family = needles_for(opened, samples or 24, seed)
     family = family if asked is None else with_lengths(family, asked)
     name = f"{subject}-{mode}-{part}"
     path = out or validation_path(run, head_map, name, family, controls, seed)
-    opened = reopened(run, head_map, device)
     with resumable(path.exists), terminal.bars(quiet) as bars:
         result = run_validation(
             opened,

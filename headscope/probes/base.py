@@ -1,6 +1,6 @@
 """Probes: what is measured about every head on a prompt."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
@@ -90,12 +90,13 @@ class Probe(Registered, ABC):
     curves: ClassVar[Mapping[str, str]] = {}  # [head, point] for each head: name -> the points
     prompts: PromptFamily  # what it is measured on
 
-    @abstractmethod
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
         """Scores of one layer's query heads on one prompt, by name; its own goes by its name.
 
-        Curves are [head, point], with as many points on every prompt.
+        Curves are [head, point], with as many points on every prompt. A probe that alters the
+        pass writes `read` instead.
         """
+        raise TypeError(f"{type(self).__name__} measures no pass that it shares with others.")
 
     def read(self, model: HeadModel, prompt: Prompt) -> Mapping[str, Float[Tensor, "layer head"]]:
         """For a probe that alters the pass: all layers' scores on one prompt."""

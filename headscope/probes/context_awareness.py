@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from headscope.edits import Keys
 from headscope.engines import Attended
 from headscope.model import HeadModel
-from headscope.probes.base import Probe, Reading
+from headscope.probes.base import Probe
 from headscope.probes.own_pass import measured_pass, required_start
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.chat import Chat
@@ -49,9 +49,6 @@ class ContextAwareness(Probe):
 
     def check_model(self, model: HeadModel) -> None:
         required_start(model, self.name)
-
-    def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        raise TypeError("'context_awareness' reads passes of its own: call read().")
 
     def read(self, model: HeadModel, prompt: Prompt) -> Mapping[str, Float[Tensor, "layer head"]]:
         low, high = prompt.span("user")

@@ -7,7 +7,7 @@ from torch import Tensor
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
-from headscope.probes.base import Probe, Reading
+from headscope.probes.base import Probe
 from headscope.probes.own_pass import measured_pass, required_start
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.text import Text
@@ -41,9 +41,6 @@ class SinkBos(Probe):
                 f"the probe 'sink_bos' needs three tokens or more, and there are {len(prompt)}; "
                 "use longer prompts."
             )
-
-    def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        raise TypeError("'sink_bos' reads passes of its own: call read().")
 
     def read(self, model: HeadModel, prompt: Prompt) -> Mapping[str, Float[Tensor, "layer head"]]:
         start = required_start(model, self.name)
