@@ -1,6 +1,6 @@
 """Statistics of a pattern that one pass over its blocks gives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -75,14 +75,14 @@ def mass(attention: "Attention", region: Keys, queries: Any) -> Float[Tensor, "b
 def mass_on_sets(
     attention: "Attention",
     queries: Int[Tensor, "set row"],
-    keys: Int[Tensor, "set key"],
-    behind: int,
-) -> Float[Tensor, "batch head set row"]:
+    keys: Int[Tensor, "set *kind key"],
+    behind: int | Sequence[int],
+) -> Float[Tensor, "batch head *kind set row"]:
     """See `Attention.mass_on_sets`."""
-    if queries.ndim != 2 or keys.ndim != 2 or len(queries) != len(keys):
+    if queries.ndim != 2 or keys.ndim not in (2, 3) or len(queries) != len(keys):
         raise HeadscopeError(
-            f"Sets of queries and keys need the shapes [set, row] and [set, key], not "
-            f"{tuple(queries.shape)} and {tuple(keys.shape)}."
+            f"Sets of queries and keys need the shapes [set, row] and [set, key] or "
+            f"[set, kind, key], not {tuple(queries.shape)} and {tuple(keys.shape)}."
         )
     for index, size, name in (
         (queries, attention.n_queries, "query"),
@@ -92,6 +92,10 @@ def mass_on_sets(
             raise HeadscopeError(f"A {name} of a set lies outside 0 … {size - 1} (-1 is padding).")
     lse = finite(attention.lse())
     group = attention.group
+    kinds = 1 if keys.ndim == 2 else keys.shape[1]
+    least = torch.tensor([behind] * kinds if isinstance(behind, int) else list(behind))
+    # Never below 0: no later key is visible.
+    least = least.clamp(min=0).repeat_interleave(keys.shape[-1]).to(keys.device)
 
     def within(rows: Tensor, columns: Tensor) -> Tensor:
         i, j = rows[:, :, None], columns[:, None, :]
@@ -102,16 +106,20 @@ def mass_on_sets(
         products = rearrange(products, "b k s (g r) c -> b (k g) s r c", g=group)
         key = attention.keys_by_head()[..., j]
         distance = attention.query_positions[:, None][..., i] - key
-        counts = real & (key >= 0) & (distance >= max(behind, 0))
+        counts = real & (key >= 0) & (distance >= least)
         if not attention.only_causal:
             counts = counts & attention.visible_at(i, j)
         logits = final_logits(attention, products, i, j, counts)
-        return torch.exp(logits - lse[:, :, i[..., 0], None]).sum(-1)
+        p = torch.exp(logits - lse[:, :, i[..., 0], None])
+        mass = p.unflatten(-1, (kinds, -1)).sum(-1)
+        return rearrange(mass, "b h s r kind -> b h kind s r")
 
-    per_set = attention.q.shape[0] * attention.n_heads * queries.shape[1] * keys.shape[1]
+    flat = keys.flatten(1)
+    per_set = attention.q.shape[0] * attention.n_heads * queries.shape[1] * flat.shape[1]
     step = max(1, budget(attention) // max(1, per_set))
-    parts = zip(queries.split(step), keys.split(step), strict=True)
-    return torch.cat([recomputed(attention, within, *part) for part in parts], dim=2)
+    parts = zip(queries.split(step), flat.split(step), strict=True)
+    found = torch.cat([recomputed(attention, within, *part) for part in parts], dim=3)
+    return found if keys.ndim == 3 else found[:, :, 0]
 
 
 def row_stats(

@@ -6,7 +6,7 @@ kernels are held to. No other module computes a softmax of q·k.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -286,16 +286,21 @@ class Attention:
         return mass(self, region, queries)
 
     def mass_on_sets(
-        self, queries: Int[Tensor, "set row"], keys: Int[Tensor, "set key"], behind: int = 0
-    ) -> Float[Tensor, "batch head set row"]:
+        self,
+        queries: Int[Tensor, "set row"],
+        keys: Int[Tensor, "set *kind key"],
+        behind: int | Sequence[int] = 0,
+    ) -> Float[Tensor, "batch head *kind set row"]:
         """Probability that queries give to small sets of keys, each set having queries of its own.
 
         Time and memory are those of the pairs within the sets: all copies of every token of a
         text, for instance.
 
         Args:
-            queries, keys: indices, padded with -1; sets are shared by the batch.
-            behind: only keys at least this many tokens before the query count.
+            queries, keys: indices, padded with -1; sets are shared by the batch. Keys may be of
+                several kinds, each with a mass of its own.
+            behind: only keys at least this many tokens before the query count; one number, or one
+                for each kind.
         """
         return mass_on_sets(self, queries, keys, behind)
 

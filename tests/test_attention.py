@@ -109,6 +109,9 @@ def test_sets_hold_the_mass_of_their_pairs(layer: dict[str, Any], behind: int, s
             far = a.query_positions[:, row, None] - key[:, :, j] >= behind
             want = want + p[:, :, row, j] * far
         assert_close(found[:, :, s, i], want)
+    kinds = a.mass_on_sets(queries, torch.stack((keys, keys.flip(0)), 1), (behind, 1))
+    assert_close(kinds[:, :, 0], found)
+    assert_close(kinds[:, :, 1], a.mass_on_sets(queries, keys.flip(0), 1))
 
 
 @settings(deadline=None, max_examples=100)

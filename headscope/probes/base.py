@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal, TypeVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
@@ -43,7 +42,7 @@ class Reading:
     response: Int[Tensor, " new"]
     answer_rows: Int[Tensor, " new"]
     _made: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)
-    _swept: dict[int, tuple[Attention, Sweep]] = field(default_factory=dict, repr=False)
+    _of_layer: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def once(self, make: Callable[["Reading"], Made]) -> Made:
         """What a function makes of this reading, made once for all layers."""
@@ -51,19 +50,27 @@ class Reading:
             self._made[make] = make(self)
         return self._made[make]
 
+    def shared(self, attended: Attended, make: Callable[[Attended, "Reading"], Made]) -> Made:
+        """What a function makes of a layer, made once for all probes that ask for it."""
+        if self._of_layer.get("attended") is not attended:
+            self._of_layer.clear()  # what is read of one layer is not kept beyond it
+            self._of_layer["attended"] = attended
+        if make not in self._of_layer:
+            self._of_layer[make] = make(attended, self)
+        return self._of_layer[make]
+
     def sweep(self, attended: Attended) -> Sweep:
-        """Statistics of all rows of a layer, computed once for all probes that read them."""
-        known = self._swept.get(attended.attention.layer)
-        if known is None or known[0] is not attended.attention:
-            self._swept.clear()  # one layer at a time: what is read is not kept
-            known = (attended.attention, attended.attention.sweep(CLIP))
-            self._swept[attended.attention.layer] = known
-        return known[1]
+        """Statistics of all rows of a layer."""
+        return self.shared(attended, _sweep)
 
     def last_rows(self, n: int = 1) -> list[int]:
         """Indices of the last n rows of the prompt: the last one produces the answer's start."""
         stop = len(self.prompt)
         return list(range(max(0, stop - n), stop))
+
+
+def _sweep(attended: Attended, reading: Reading) -> Sweep:
+    return attended.attention.sweep(CLIP)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Earlier copies of a token, and the attention that pairs of positions hold."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.attention import Attention
+from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
@@ -41,32 +42,36 @@ def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "_set _place"]]
     return found
 
 
-def repeats(reading: "Reading") -> list[Int[Tensor, "_set _place"]]:
-    """`copies` of all that went through the model."""
-    return copies(reading.token_ids)
-
-
 def mean_on_copies(
-    attention: Attention, sets: list[Int[Tensor, "_set _place"]], after: int, every_row: bool
+    attended: Attended, reading: "Reading", after: Literal[0, 1], every_row: bool
 ) -> Float[Tensor, " head"]:
     """Attention on what stands `after` tokens behind earlier copies, averaged over rows.
 
     Args:
-        sets: the places of tokens that occur again, from `copies`.
         after: 0 for the copies themselves, 1 for the tokens that followed them.
         every_row: divide by the number of all rows, as TransformerLens' detectors do, instead of
             by the number of rows that have an earlier copy.
     """
-    total = torch.zeros(attention.n_heads, device=attention.q.device)
-    rows = 0
-    for places in sets:
-        keys = torch.where(places >= 0, places + after, -1)
-        keys = torch.where(keys < attention.n_keys, keys, -1)
+    total = reading.shared(attended, _on_copies)[after]
+    rows = sum(int((places >= 0).sum()) - len(places) for places in reading.once(_repeats))
+    return total / (attended.attention.n_queries if every_row else rows)
+
+
+def _repeats(reading: "Reading") -> list[Int[Tensor, "_set _place"]]:
+    return copies(reading.token_ids)
+
+
+def _on_copies(attended: Attended, reading: "Reading") -> Float[Tensor, "2 head"]:
+    """Attention of all rows together on earlier copies, and on what followed them."""
+    attention = attended.attention
+    total = torch.zeros(2, attention.n_heads, device=attention.q.device)
+    for places in reading.once(_repeats):
+        next_ = torch.where((places >= 0) & (places + 1 < attention.n_keys), places + 1, -1)
         # A copy is earlier: itself is none, and what follows it may be the row itself.
-        found = attention.mass_on_sets(places, keys, behind=1 - after)
-        total = total + found[0].sum((-1, -2)).to(total)
-        rows += int((places >= 0).sum()) - len(places)
-    return total / (attention.n_queries if every_row else rows)
+        keys = torch.stack((places, next_), 1)
+        found = attention.mass_on_sets(places, keys, behind=(1, 0))
+        total = total + found[0].sum((-1, -2)).T.to(total)
+    return total
 
 
 def mean_on_pairs(attention: Attention, pairs: Pairs, every_row: bool) -> Float[Tensor, " head"]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headscope.engines import Attended
 from headscope.probes.base import Probe, Reading
-from headscope.probes.copies import copies, mean_on_copies, repeats
+from headscope.probes.copies import copies, mean_on_copies
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.repeated import Repeated
 
@@ -33,5 +33,4 @@ class Induction(Probe):
         copies(torch.tensor(prompt.token_ids))
 
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        sets = reading.once(repeats)
-        return {"induction": mean_on_copies(attended.attention, sets, 1, self.every_row)}
+        return {"induction": mean_on_copies(attended, reading, 1, self.every_row)}
