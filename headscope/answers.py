@@ -17,7 +17,7 @@ from headscope.blocks import (
     blocks,
     budget,
     columns,
-    final_logits,
+    edited_logits,
     finite,
     fold,
     inside,
@@ -109,8 +109,10 @@ def mass_on_sets(
         counts = real & (key >= 0) & (distance >= least)
         if not attention.only_causal:
             counts = counts & attention.visible_at(i, j)
-        logits = final_logits(attention, products, i, j, counts)
-        p = torch.exp(logits - lse[:, :, i[..., 0], None])
+        logits = edited_logits(attention, products, i, j)
+        # What does not count is set to 0 afterwards: -inf is slow to exponentiate, and more than
+        # half of the pairs would have it. No logarithm of a probability that counts is above 0.
+        p = torch.exp((logits - lse[:, :, i[..., 0], None]).clamp(max=0)) * counts
         mass = p.unflatten(-1, (kinds, -1)).sum(-1)
         return rearrange(mass, "b h s r kind -> b h kind s r")
 

@@ -109,24 +109,20 @@ def block_logits(
     return final_logits(attention, product, rows[:, None], columns(keys, rows)[None, :])
 
 
-def final_logits(
-    attention: "Attention",
-    products: Tensor,
-    queries: Tensor,
-    keys: Tensor,
-    visible: Tensor | None = None,
-) -> Tensor:
-    """From q·k to logits with edits, over two index tensors that broadcast to the last axes.
+def final_logits(attention: "Attention", products: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """From q·k to logits with edits, -inf where invisible, over index tensors that broadcast to
+    the last axes."""
+    logits = edited_logits(attention, products, queries, keys)
+    return logits.masked_fill(~attention.visible_at(queries, keys), -torch.inf)
 
-    Args:
-        visible: which pairs are seen, where the caller knows; others get -inf.
-    """
+
+def edited_logits(
+    attention: "Attention", products: Tensor, queries: Tensor, keys: Tensor
+) -> Tensor:
+    """The same for all pairs, visible or not."""
     logits = products * attention.scale
     if attention.softcap is not None:
         logits = torch.tanh(logits / attention.softcap) * attention.softcap
-    if visible is None:
-        visible = attention.visible_at(queries, keys)
-    logits = logits.masked_fill(~visible, -torch.inf)
     for edit in attention.edits:
         logits = logits + edit.logits(attention, queries, keys).to(logits.dtype)
     return logits
