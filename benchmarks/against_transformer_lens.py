@@ -19,7 +19,7 @@ import torch
 from environment import describe, memory_now, memory_peak, reset_peak
 
 LENGTHS = (512, 1024, 2048)
-ROUNDS = 5
+ROUNDS = 7
 
 
 def passage(tokenizer: Any, length: int) -> str:
@@ -35,18 +35,25 @@ def passage(tokenizer: Any, length: int) -> str:
         n -= 1
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """(median seconds after a warm-up, peak bytes of that warm-up beyond the weights, result)."""
+def timed(work: Callable[[], Any], *others: Callable[[], Any]) -> tuple[list[float], float, Any]:
+    """(median seconds of each, peak bytes of a warm-up of `work` beyond the weights, its result).
+
+    The rounds of several alternate, so that a slow moment of the machine meets all of them.
+    """
     before = memory_now()
     reset_peak()
     result = work()
     peak = memory_peak() - before
-    seconds = []
+    every = (work, *others)
+    for other in others:
+        other()
+    seconds: list[list[float]] = [[] for _ in every]
     for _ in range(ROUNDS):
-        start = time.perf_counter()
-        result = work()
-        seconds.append(time.perf_counter() - start)
-    return median(seconds), peak, result
+        for each, spent in zip(every, seconds, strict=True):
+            start = time.perf_counter()
+            each()
+            spent.append(time.perf_counter() - start)
+    return [median(spent) for spent in seconds], peak, result
 
 
 def headscope_side(text: str) -> dict[str, Any]:
@@ -64,8 +71,10 @@ def headscope_side(text: str) -> dict[str, Any]:
         path = Path(folder) / "text.jsonl"
         path.write_text(json.dumps({"text": text}), encoding="utf-8")
         family = Jsonl(path=str(path))
-        seconds, peak, found = timed(lambda: headscope.scan(model, probes, prompts=family))
-        plain, _, _ = timed(lambda: model.hf(ids, logits_to_keep=1))
+        (seconds, plain), peak, found = timed(
+            lambda: headscope.scan(model, probes, prompts=family),
+            lambda: model.hf(ids, logits_to_keep=1),
+        )
     scores = {name: found[name].values[0].tolist() for name in found.scores}
     return {"seconds": seconds, "peak": peak, "plain": plain, "scores": scores, "n": ids.shape[1]}
 
@@ -86,7 +95,7 @@ def lens_side(text: str) -> dict[str, Any]:
         return {n: detect_head(bridge, text, f"{n}_head", cache=cache) for n in names}
 
     with torch.no_grad():
-        seconds, peak, found = timed(work)
+        (seconds,), peak, found = timed(work)
     n = bridge.to_tokens(text).shape[1]
     scores = {name: value.tolist() for name, value in found.items()}
     return {"seconds": seconds, "peak": peak, "scores": scores, "n": n}
