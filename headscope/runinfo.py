@@ -2,6 +2,7 @@
 
 import json
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -175,6 +176,11 @@ class RunInfo(BaseModel):
 
 def versions() -> dict[str, str]:
     """Versions of what can change a number."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     found = {"headscope": __version__, "python": platform.python_version()}
     for package in ("torch", "transformers", "numpy", "transformer-lens", "nnsight"):
         try:
