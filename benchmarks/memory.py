@@ -2,28 +2,33 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import torch
 from environment import describe, memory_now, memory_peak, reset_peak
 
 import headscope
 from headscope.catalog import probes
-from headscope.prompts import Needle, Repeated, Text
+from headscope.prompts import Documents
+from headscope.prompts.base import PromptFamily, with_lengths
 
-LENGTHS = (1024, 2048, 4096, 8160)
+LENGTHS = (1024, 2048, 4096, 8128)
+
+
+def stretched(family: PromptFamily, length: int) -> PromptFamily:
+    """One prompt of a family, as long as asked for."""
+    if isinstance(family, Documents):
+        room = length - 96  # for the question and the chat template
+        return replace(family, samples=1, document_tokens=room // family.documents)
+    return replace(with_lengths(family, [length]), samples=1)
 
 
 def measure(length: int) -> None:
     """One length, in a process of its own: peaks of one length must not hide those of the next."""
-    families = {
-        "repeated": Repeated(samples=1, block=length // 4 - 1, times=4),
-        "needle": Needle(samples=1, lengths=(length,)),
-        "text": Text(samples=1, lengths=(length,)),
-    }
     model = headscope.load("smollm2", dtype=torch.float32)
     before = memory_now()
     reset_peak()
-    chosen = [kind(prompts=families[kind().prompts.name]) for kind in probes().values()]
+    chosen = [kind(prompts=stretched(kind().prompts, length)) for kind in probes().values()]
     head_map = headscope.scan(model, chosen, samples=1)
     peak = memory_peak()
     seconds = sum(family.seconds for family in head_map.info.families.values())
