@@ -60,3 +60,14 @@ def check_heads(heads: Iterable[Head], layers: Sequence[int], n_heads: int, mode
                 f"{model} has no head {label((layer, head))}: its attention layers run from "
                 f"{layers[0]} to {layers[-1]}, with heads 0 to {n_heads - 1}."
             )
+
+
+def selected_heads(
+    heads: Sequence[Head | str], layers: Sequence[int], n_heads: int, model: str
+) -> tuple[Head, ...]:
+    """Heads given as pairs or names; refuses none, and one that a model does not have."""
+    chosen = parse_heads(heads)
+    if not chosen:
+        raise HeadscopeError("Name at least one head.")
+    check_heads(chosen, layers, n_heads, model)
+    return chosen

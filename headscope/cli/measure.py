@@ -150,7 +150,7 @@ def validate(
     from headscope.evals.validate import needles_for, top_heads
     from headscope.evals.validate import validate as run_validation
     from headscope.headmap import HeadMap
-    from headscope.heads import parse_heads
+    from headscope.heads import selected_heads
     from headscope.places import heads_name, reopened, validation_path
     from headscope.prompts.base import with_lengths
     from headscope.prompts.jsonl import Jsonl
@@ -164,10 +164,11 @@ def validate(
     named = None if heads is None else [name.strip() for name in heads.split(",") if name.strip()]
     seed = seed or 0
     if named is None:
-        top_heads(head_map, role, k)  # a role that is not there is said before a model is opened
+        top_heads(head_map, role, k)  # what is not there is said before a model is opened
         tested, subject = None, f"{role}-{k}"
     else:
-        tested = parse_heads(named)
+        shape = head_map.layers, head_map.n_heads, head_map.info.model.name
+        tested = selected_heads(named, *shape)
         subject = heads_name(tested)
     asked = as_integers(lengths, "--lengths")
     opened = reopened(run, head_map, device)

@@ -11,7 +11,7 @@ from headscope.evals.controls import HeadSet, layer_matched_sets, uniform_sets
 from headscope.evals.forced import Forced, forced_answer, prefilled
 from headscope.evals.validation import Condition, Validation
 from headscope.headmap import HeadMap
-from headscope.heads import Head, check_heads, parse_heads
+from headscope.heads import Head, selected_heads
 from headscope.interventions.ablate import Ablate, Mode, Reference
 from headscope.model import HeadModel, check_opened
 from headscope.prompts.base import Prompt, PromptFamily, with_lengths
@@ -133,11 +133,8 @@ def top_heads(head_map: HeadMap, role: str, k: int) -> HeadSet:
 
 
 def _tested(model: HeadModel, heads: HeadMap | Sequence[Head | str], role: str, k: int) -> HeadSet:
-    tested = top_heads(heads, role, k) if isinstance(heads, HeadMap) else parse_heads(heads)
-    if not tested:
-        raise HeadscopeError("Name at least one head to test.")
-    check_heads(tested, model.layers, model.n_heads, model.name)
-    return tested
+    chosen = top_heads(heads, role, k) if isinstance(heads, HeadMap) else heads
+    return selected_heads(chosen, model.layers, model.n_heads, model.name)
 
 
 def _family(

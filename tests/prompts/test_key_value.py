@@ -15,13 +15,14 @@ from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.prompts import KeyValue
 from headscope.prompts.base import SPLITS
+from headscope.prompts.vocabulary import common_words
 
 
 @pytest.mark.model
 @settings(deadline=None, max_examples=40)
 @given(
     kind=st.sampled_from(["words", "bytes", "smollm2"]),
-    pairs=st.integers(1, 39),
+    pairs=st.integers(1, len(common_words("test"))),
     split=st.sampled_from(SPLITS),
     index=st.integers(0, 99),
     seed=st.integers(0, 10**6),
