@@ -2,25 +2,15 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import torch
 from environment import describe, memory_now, memory_peak, reset_peak
+from stretching import stretched
 
 import headscope
 from headscope.catalog import probes
-from headscope.prompts import Documents
-from headscope.prompts.base import PromptFamily, with_lengths
 
 LENGTHS = (1024, 2048, 4096, 8128)
-
-
-def stretched(family: PromptFamily, length: int) -> PromptFamily:
-    """One prompt of a family, as long as asked for."""
-    if isinstance(family, Documents):
-        room = length - 96  # for the question and the chat template
-        return replace(family, samples=1, document_tokens=room // family.documents)
-    return replace(with_lengths(family, [length]), samples=1)
 
 
 def measure(length: int) -> None:

@@ -1,7 +1,7 @@
 """Time and memory of a scan by pass and by probe, at any length.
 
     python benchmarks/passes.py smollm2                      # every family at its own lengths
-    python benchmarks/passes.py smollm2 8000                 # families that have lengths, at one
+    python benchmarks/passes.py smollm2 8000                 # every family at one length
     python benchmarks/passes.py llama8b 32768 131072         # 4 random layers of Llama-3-8B's shape
 
 One prompt of each family; the expected answer stands for the model's own, so that a random model is
@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from environment import describe, memory_now, memory_peak, reset_peak
+from stretching import stretched
 
 import headscope
 from headscope.engines import Attended
@@ -180,11 +181,8 @@ def main() -> None:
     for length in [int(n) for n in lengths] or [None]:
         probes = []
         for probe in choose("all", None, None, 12 if length is None else 1, None):
-            has = any(f.name == "lengths" for f in dataclasses.fields(probe.prompts))
             if length is not None:
-                if not has:
-                    continue
-                family = dataclasses.replace(probe.prompts, lengths=(length,))
+                family = stretched(probe.prompts, length)
                 probe = dataclasses.replace(probe, prompts=family)
             probes.append(probe)
         groups, left_out = grouped(probes, model, lenient=True)

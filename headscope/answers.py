@@ -21,6 +21,7 @@ from headscope.blocks import (
     finite,
     fold,
     inside,
+    near,
     recomputed,
     tile,
     wide,
@@ -28,6 +29,7 @@ from headscope.blocks import (
 )
 from headscope.edits import Keys, as_mask, key_mask
 from headscope.errors import HeadscopeError
+from headscope.logs import Logs, block_width, pieces
 from headscope.patterns.base import Pattern
 
 if TYPE_CHECKING:
@@ -48,27 +50,45 @@ class RowStats:
 
 def mass(attention: "Attention", region: Keys, queries: Any) -> Float[Tensor, "batch head query"]:
     """See `Attention.mass`."""
+    if isinstance(region, Pattern):
+        return _mass_in_pattern(attention, region, queries)
     lse = finite(attention.lse())
-    few = None
-    if not isinstance(region, Pattern):
-        few = as_mask(attention, region).flatten(0, 1).any(0).nonzero()[:, 0]
-        if 2 * len(few) > attention.n_keys:
-            few = None  # causality leaves out half of the keys already
+    few = as_mask(attention, region).flatten(0, 1).any(0).nonzero()[:, 0]
+    if 2 * len(few) > attention.n_keys:
+        few = None  # causality leaves out half of the keys already
 
-    def within(rows: Tensor, parts: list[slice | Tensor]) -> Tensor:
-        total = torch.zeros_like(lse[:, :, rows])
-        for keys in parts:
-            member = key_mask(attention, region, rows[:, None], columns(keys, rows)[None, :])
-            logits = block_logits(attention, rows, keys).masked_fill(~member, -torch.inf)
-            total = total + torch.exp(logits - lse[:, :, rows, None]).sum(-1)
-        return total
+    def within(rows: Tensor, keys: slice | Tensor) -> Tensor:
+        member = key_mask(attention, region, rows[:, None], columns(keys, rows)[None, :])
+        logits = block_logits(attention, rows, keys).masked_fill(~member, -torch.inf)
+        return torch.exp(logits - lse[:, :, rows, None]).sum(-1)
 
-    found, n_keys = [], None if few is None else len(few)
-    for rows, keys in blocks(attention, queries, isinstance(region, Pattern), n_keys):
-        parts: list[slice | Tensor] = [keys] if few is None else [few]
-        if isinstance(region, Pattern):
-            parts = [*inside(attention, region, rows, keys)]
-        found.append(recomputed(attention, within, rows, parts))
+    found = [
+        recomputed(attention, within, rows, keys if few is None else few)
+        for rows, keys in blocks(attention, queries, n_keys=None if few is None else len(few))
+    ]
+    return torch.cat(found, dim=2)
+
+
+def _mass_in_pattern(
+    attention: "Attention", region: Pattern, queries: Any
+) -> Float[Tensor, "batch head query"]:
+    height = near(attention)
+    width = block_width(attention, height)
+    logs = Logs(attention, height, width)
+
+    def within(rows: Tensor, keys: slice) -> Tensor:
+        i, j = rows[:, None], columns(keys, rows)[None, :]
+        counts = key_mask(attention, region, i, j) & attention.visible_at(i, j)
+        p = logs.exp_over(logs(rows, keys, None))
+        return logs.times(p, counts).sum(-1)
+
+    found: list[Tensor] = []
+    for rows, keys in blocks(attention, queries, local=True, n_keys=width):
+        total = torch.zeros_like(logs.lse[:, :, rows])
+        for part in inside(attention, region, rows, keys):
+            for some in pieces(part, block_width(attention, len(rows))):
+                total = total + recomputed(attention, within, rows, some)
+        found.append(total)
     return torch.cat(found, dim=2)
 
 
@@ -117,7 +137,10 @@ def mass_on_sets(
         return rearrange(mass, "b h s r kind -> b h kind s r")
 
     flat = keys.flatten(1)
-    per_set = attention.q.shape[0] * attention.n_heads * queries.shape[1] * flat.shape[1]
+    rows, columns, width = queries.shape[1], flat.shape[1], attention.q.shape[3]
+    per_set = (
+        attention.q.shape[0] * attention.n_heads * (rows * (columns + width) + columns * width)
+    )
     step = max(1, budget(attention) // max(1, per_set))
     parts = zip(queries.split(step), flat.split(step), strict=True)
     found = torch.cat([recomputed(attention, within, *part) for part in parts], dim=3)

@@ -22,6 +22,7 @@ from headscope.blocks import (
     Tile,
     block_logits,
     blocks,
+    budget,
     columns,
     final_logits,
     finite,
@@ -241,17 +242,22 @@ class Attention:
 
         return torch.cat(fold(self, whole, queries), dim=2)
 
-    def at(self, queries: Any, keys: Any) -> Float[Tensor, "batch head pair"]:
+    def at(
+        self, queries: Any, keys: Any, invisible: Literal["refuse", "zero"] = "refuse"
+    ) -> Float[Tensor, "batch head pair"]:
         """The pattern at single (query, key) pairs, in time and memory of the pairs alone.
 
         Args:
             queries, keys: indices of equal length, shared by the batch or of shape [batch, pair].
+            invisible: what becomes of a pair whose query cannot see its key.
 
         Raises:
-            HeadscopeError: an index is negative or too large, or a pair is invisible.
+            HeadscopeError: an index is negative or too large, or an invisible pair is refused.
         """
         if isinstance(queries, Tensor) and queries.ndim == 2:
-            each = [self.batch_row(b).at(queries[b], keys[b]) for b in range(len(queries))]
+            each = [
+                self.batch_row(b).at(queries[b], keys[b], invisible) for b in range(len(queries))
+            ]
             return torch.cat(each)
         query = as_indices(queries, self.n_queries, "query").to(self.q.device)
         key = as_indices(keys, self.n_keys, "key").to(self.q.device)
@@ -259,17 +265,16 @@ class Attention:
             raise HeadscopeError(
                 f"at() takes pairs: {len(query)} queries and {len(key)} keys do not pair up."
             )
-        hidden = ~self.visible_at(query, key).flatten(0, 1).all(0)
-        if bool(hidden.any()):
-            bad = int(hidden.nonzero()[0])
-            raise HeadscopeError(
-                f"Layer {self.layer}: query {int(query[bad])} cannot see key {int(key[bad])}; "
-                "ask only for pairs that attention.visible() allows."
-            )
-        lse, parts = self.lse(), []
-        for some in torch.arange(len(query)).split(
-            max(1, 2**22 // (self.n_heads * self.q.shape[3]))
-        ):
+        if invisible == "refuse":
+            hidden = ~self.visible_at(query, key).flatten(0, 1).all(0)
+            for i, j in zip(query[hidden][:1], key[hidden][:1], strict=True):
+                raise HeadscopeError(
+                    f"Layer {self.layer}: query {int(i)} cannot see key {int(j)}; ask only for "
+                    "pairs that attention.visible() allows."
+                )
+        lse, parts = finite(self.lse()), []
+        step = max(1, budget(self) // (self.n_heads * self.q.shape[3]))
+        for some in torch.arange(len(query)).split(step):
             i, j = query[some], key[some]
             q = rearrange(self.q[:, :, i], "b (k g) p d -> b k g p d", g=self.group)
             products = (wide(q) * wide(self.k[:, :, j])[:, :, None]).sum(-1).flatten(1, 2)

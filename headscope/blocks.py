@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Elements of one block of logits over all heads: 16 MiB of float32 stay near a CPU's cache, a GPU
 # wants launches that are worth their start.
 _BLOCK = {"cpu": 2**22, "cuda": 2**26}
-_NEAR = {"cpu": 256, "cuda": 1024}  # rows of a block of which only keys near by are computed
+_NEAR = {"cpu": 128, "cuda": 1024}
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,15 @@ def blocks(
     reach = attention.window if attention.window is not None else attention.chunk
     if attention.slots is not None and (reach is not None or local):
         # A block as tall as the window is long computes at most twice what the window holds.
-        least = _NEAR.get(attention.q.device.type, _NEAR["cpu"])
-        step = min(step, max(least, reach or 0))
+        step = min(step, max(near(attention), reach or 0))
     for start in range(0, max(len(rows), 1), step):  # no rows at all have an answer too
         block = rows[start : start + step]
         yield block.to(attention.q.device), _visible_slice(attention, block)
+
+
+def near(attention: "Attention") -> int:
+    """How many rows a block should have at most, of which only keys near by are computed."""
+    return _NEAR.get(attention.q.device.type, _NEAR["cpu"])
 
 
 def budget(attention: "Attention") -> int:
@@ -96,7 +100,8 @@ def tile(attention: "Attention", rows: Tensor, keys: slice) -> Tile:
         lse = torch.logsumexp(logits, dim=-1)
         if attention.sink_logits is not None:
             lse = torch.logaddexp(lse, attention.sink_logits[:, None].to(lse))
-    return Tile(rows, keys, logits, lse, torch.exp(logits - finite(lse)[..., None]))
+    # Written over where it stands, as fetching memory costs as much as the work.
+    return Tile(rows, keys, logits, lse, (logits - finite(lse)[..., None]).exp_())
 
 
 def block_logits(
@@ -110,17 +115,19 @@ def block_logits(
 
 
 def final_logits(attention: "Attention", products: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """From q·k to logits with edits, -inf where invisible, over index tensors that broadcast to
-    the last axes."""
+    """From q·k, which is written over, to logits with edits, -inf where invisible.
+
+    Queries and keys are index tensors that broadcast to the last axes.
+    """
     logits = edited_logits(attention, products, queries, keys)
-    return logits.masked_fill(~attention.visible_at(queries, keys), -torch.inf)
+    return logits.masked_fill_(~attention.visible_at(queries, keys), -torch.inf)
 
 
 def edited_logits(
     attention: "Attention", products: Tensor, queries: Tensor, keys: Tensor
 ) -> Tensor:
-    """The same for all pairs, visible or not."""
-    logits = products * attention.scale
+    """The same for all pairs, visible or not; the products are written over."""
+    logits = products.mul_(attention.scale)
     if attention.softcap is not None:
         logits = torch.tanh(logits / attention.softcap) * attention.softcap
     for edit in attention.edits:

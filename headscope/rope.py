@@ -48,10 +48,7 @@ class Rope:
             positions: positions as in `Attention.query_positions`, per head if need be.
             base: another base (theta) than the model's own.
         """
-        cos, sin = self._angles(x, positions, base)
-        turned = self._turn(x[..., : cos.shape[-1]])
-        rotated = x[..., : cos.shape[-1]] * cos + turned * sin
-        return torch.cat((rotated.to(x.dtype), x[..., cos.shape[-1] :]), dim=-1)
+        return self._turned(x, *self._angles(x, positions, base))
 
     def unrotate(
         self,
@@ -61,9 +58,8 @@ class Rope:
     ) -> Float[Tensor, "batch any_head n d"]:
         """Take the encoding off again, cached keys included; scaled tables are undone too."""
         cos, sin = self._angles(x, positions, base)
-        part = x[..., : cos.shape[-1]]
-        plain = (part * cos - self._turn(part) * sin) / (cos.square() + sin.square())
-        return torch.cat((plain.to(x.dtype), x[..., cos.shape[-1] :]), dim=-1)
+        size = cos.square() + sin.square()
+        return self._turned(x, cos / size, -sin / size)
 
     def _angles(self, x: Tensor, positions: Tensor, base: float | None) -> tuple[Tensor, Tensor]:
         shift = self.shift
@@ -78,12 +74,20 @@ class Rope:
             )
             for table in tables
         )
-        if self.pairing == "half":
-            return torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)
-        return cos.repeat_interleave(2, -1), sin.repeat_interleave(2, -1)
+        return cos, sin
 
-    def _turn(self, x: Tensor) -> Tensor:
+    def _turned(
+        self, x: Tensor, cos: Float[Tensor, "*n angle"], sin: Float[Tensor, "*n angle"]
+    ) -> Tensor:
+        angles = cos.shape[-1]
+        rotated = x[..., : 2 * angles].to(cos.dtype)
         if self.pairing == "half":
-            first, second = x.chunk(2, dim=-1)
-            return torch.cat((-second, first), dim=-1)
-        return torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
+            first, second = rotated.chunk(2, dim=-1)
+        else:
+            first, second = rotated[..., ::2], rotated[..., 1::2]
+        one = torch.addcmul(first * cos, second, sin, value=-1)
+        other = torch.addcmul(second * cos, first, sin)
+        pairs = (one.to(x.dtype), other.to(x.dtype))
+        if self.pairing == "interleaved":
+            pairs = (torch.stack(pairs, dim=-1).flatten(-2),)
+        return torch.cat((*pairs, x[..., 2 * angles :]), dim=-1)

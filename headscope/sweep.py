@@ -1,31 +1,21 @@
 """All-row statistics that many probes read, from one pass over a pattern."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from headscope.blocks import (
-    block_logits,
-    blocks,
-    budget,
-    columns,
-    finite,
-    recomputed,
-    wide,
-)
+from headscope.blocks import blocks, recomputed
+from headscope.logs import LOWEST, Logs, block_width, pieces
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
 
-# Stands for -inf: exp of less is no normal float32, and takes a CPU fifty times as long.
-_LOWEST = -80.0
 # Rows of a block: few, so that little is computed beyond the diagonal, yet worth the calls.
 _ROWS = {"cpu": 128, "cuda": 1024}
 
@@ -63,18 +53,19 @@ class _Cut:
 
 def sweep(attention: "Attention", clip: int) -> Sweep:
     """See `Attention.sweep`."""
-    lse = wide(finite(attention.lse()))
-    logs = _Logs.of(attention, lse)
+    height = _rows(attention)
+    logs = Logs(attention, height, block_width(attention, height))
+    lse = logs.lse
     sums = torch.zeros(*lse.shape[:2], attention.n_keys, dtype=lse.dtype, device=lse.device)
     viewers = torch.zeros_like(sums[:, : attention.keys_by_head().shape[1]])
     visible = viewers.new_zeros(*viewers.shape[:2], attention.n_queries)
     found: list[list[Tensor]] = []
 
     def part(cut: _Cut, seen: Tensor | None) -> tuple[Tensor, ...]:
-        x = logs(cut, seen)
-        p = torch.exp(x, out=logs.room(1, x.shape))
+        x = logs(cut.rows, cut.keys, seen)
+        p = logs.exp(x)
         if not cut.open or attention.edits:
-            p = threshold(p, 2 * math.exp(_LOWEST), 0.0, inplace=logs.scratch is not None)
+            p = threshold(p, 2 * math.exp(LOWEST), 0.0, inplace=not attention.needs_grad)
         query = attention.query_positions[:, None, cut.rows]
         key = attention.keys_by_head()[..., cut.keys]
         # Counted from the first row, so that no small distance is the difference of large numbers.
@@ -86,7 +77,7 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
         if cut.clipped is None:
             beyond = (query[..., None] - key[..., None, :] - clip).clamp(min=0).to(p)
             clipped = distance - (p * beyond).sum(-1)
-        entropy = -torch.mul(x, p, out=logs.room(0, x.shape)).sum(-1)
+        entropy = -logs.times(x, p).sum(-1)
         return entropy, distance, clipped, p.sum(2)
 
     for rows, keys in _blocks(attention):
@@ -110,14 +101,21 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
 def _blocks(attention: "Attention") -> Iterator[tuple[slice, slice]]:
     """Runs of all rows, each with the slice of keys that they may see."""
     first, step = 0, _rows(attention)
+    width = block_width(attention, step)
     for start in range(0, attention.n_queries, step):
-        for rows, keys in blocks(attention, slice(start, start + step)):
+        for rows, keys in blocks(attention, slice(start, start + step), n_keys=width):
             yield slice(first, first + len(rows)), keys
             first += len(rows)
 
 
 def _cuts(attention: "Attention", rows: slice, keys: slice, clip: int) -> Iterator[_Cut]:
-    """The keys of some rows, in parts of which as much as possible is known beforehand."""
+    """The keys of some rows, in blocks of which as much as possible is known beforehand."""
+    width = block_width(attention, rows.stop - rows.start)
+    for cut in _parts(attention, rows, keys, clip):
+        yield from (replace(cut, keys=part) for part in pieces(cut.keys, width))
+
+
+def _parts(attention: "Attention", rows: slice, keys: slice, clip: int) -> Iterator[_Cut]:
     slots = attention.slots
     plain = attention.mask is None and attention.chunk is None and attention.key_positions.ndim == 2
     if slots is None or slots.padded or not plain:
@@ -141,52 +139,6 @@ def _cuts(attention: "Attention", rows: slice, keys: slice, clip: int) -> Iterat
         _Cut(rows, slice(diagonal, keys.stop), False, False if near <= diagonal else None),
     )
     yield from (cut for cut in parts if cut.keys.start < cut.keys.stop)
-
-
-@dataclass(frozen=True, eq=False)
-class _Logs:
-    """Logarithms of a pattern, `_LOWEST` where it is 0, block by block."""
-
-    attention: "Attention"
-    lse: Float[Tensor, "batch head query"]
-    # A row's lse rides along as one more coordinate, so that one product gives the logarithms.
-    q: Float[Tensor, "batch head query wider"]
-    k: Float[Tensor, "batch kv_head key wider"]
-    # Two blocks that are written over, as fetching memory costs as much as the work; not where a
-    # backward pass needs what they held.
-    scratch: Float[Tensor, "2 place"] | None
-
-    @classmethod
-    def of(cls, attention: "Attention", lse: Float[Tensor, "batch head query"]) -> "_Logs":
-        q, k = wide(attention.q), wide(attention.k)
-        row = q.shape[0] * attention.n_heads * attention.n_keys
-        size = min(_rows(attention) * row, max(budget(attention), row))
-        return cls(
-            attention,
-            lse,
-            torch.cat((q * attention.scale, -lse[..., None].to(q)), -1),
-            torch.cat((k, torch.ones_like(k[..., :1])), -1),
-            None if attention.needs_grad else q.new_empty(2, size),
-        )
-
-    def room(self, which: int, shape: Sequence[int]) -> Tensor | None:
-        """A part of the scratch memory in a given shape; None where there is none."""
-        return None if self.scratch is None else self.scratch[which, : math.prod(shape)].view(shape)
-
-    def __call__(
-        self, cut: _Cut, seen: Bool[Tensor, " batch #head row key"] | None
-    ) -> Float[Tensor, "batch head row key"]:
-        attention = self.attention
-        if attention.softcap is not None or attention.edits:
-            rows = columns(cut.rows, self.lse)
-            logits = block_logits(attention, rows, cut.keys)
-            return (logits - self.lse[:, :, cut.rows, None]).clamp(min=_LOWEST)
-        q = rearrange(self.q[:, :, cut.rows], "b (k g) q d -> (b k) (g q) d", g=attention.group)
-        k = rearrange(self.k[:, :, cut.keys], "b k j d -> (b k) d j")
-        x = torch.bmm(q, k, out=self.room(0, (*q.shape[:2], k.shape[2])))
-        x = torch.clamp(x, min=_LOWEST, out=self.room(0, x.shape))
-        x = rearrange(x, "(b k) (g q) j -> b (k g) q j", b=len(self.q), g=attention.group)
-        return x if seen is None else x.masked_fill_(~seen, _LOWEST)
 
 
 def _both(cut: _Cut, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Earlier copies of a token, and the attention that pairs of positions hold."""
+"""All earlier copies of a token, and the attention on them and on what followed them."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -6,14 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from headscope.probes.base import Reading
-
-Pairs = tuple[Int[Tensor, " pair"], Int[Tensor, " pair"]]
 
 
 def copies(token_ids: Int[Tensor, " token"]) -> list[Int[Tensor, "_set _place"]]:
@@ -72,14 +69,3 @@ def _on_copies(attended: Attended, reading: "Reading") -> Float[Tensor, "2 head"
         found = attention.mass_on_sets(places, keys, behind=(1, 0))
         total = total + found[0].sum((-1, -2)).T.to(total)
     return total
-
-
-def mean_on_pairs(attention: Attention, pairs: Pairs, every_row: bool) -> Float[Tensor, " head"]:
-    """Attention on single pairs, averaged over rows that have one or over all.
-
-    A pair that a sliding window hides from this layer counts as no attention.
-    """
-    query, key = pairs
-    n_rows = attention.n_queries if every_row else len(query.unique())
-    seen = attention.visible_at(query, key).flatten(0, 1).all(0)
-    return attention.at(query[seen], key[seen])[0].sum(-1) / n_rows

@@ -2,7 +2,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from einops import einsum, repeat
+from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -51,13 +51,15 @@ class Copying(Probe):
         attention = attended.attention
         W_O = reading.model.weights(attention.layer).W_O.float()
         places, directions = (x.to(W_O.device) for x in reading.once(_sample))
-        raises = einsum(W_O, directions, "head d model, token model -> head d token")
+        # Heads side by side are W_O as the model stores it, and none of it is copied.
+        beside = rearrange(W_O, "head d model -> model (head d)")
+        raises = rearrange(directions @ beside, "token (head d) -> head d token", head=len(W_O))
         values = repeat(
             attention.v[0, :, places].float(), "kv key d -> (kv group) key d", group=attention.group
         )
         shares = []
         # All keys against all tokens at once would grow with the square of a long text.
-        step = max(1, budget(attention) // (len(raises) * len(places)))
+        step = max(1, budget(attention) // (len(W_O) * len(places)))
         for own in torch.arange(len(places), device=W_O.device).split(step):
             raised = (values[:, own] @ raises).relu()
             mine = raised[:, torch.arange(len(own), device=own.device), own]

@@ -34,4 +34,4 @@ class Echo(Probe):
         require_copies(prompt, self.name)
 
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        return {"echo": mean_on_latest_copies(attended.attention, reading.token_ids, after=0)}
+        return {"echo": mean_on_latest_copies(attended, reading, after=0)}

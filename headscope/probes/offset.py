@@ -55,15 +55,9 @@ class Offset(Probe):
         room = attention.n_queries - self.most
         count = min(self.sampled, room)
         rows = self.most + torch.arange(count, device=back.device) * room // count
-        query, key = (
-            x.flatten() for x in torch.broadcast_tensors(rows[:, None], rows[:, None] - back)
-        )
-        seen = attention.visible_at(query, key).flatten(0, 1).all(0)
-        found = attention.at(query[seen], key[seen])[0]
-        pairs = found.new_zeros(attention.n_heads, len(query)).index_copy(
-            1, seen.nonzero()[:, 0], found
-        )
-        curve = reduce(pairs, "head (row back) -> head back", "mean", row=count)
+        keys = (rows[:, None] - back)[:, :, None]
+        found = attention.mass_on_sets(rows[:, None], keys)[0]
+        curve = reduce(found, "head back row 1 -> head back", "mean")
         best = curve.max(1)
         return {
             "offset": best.values,

@@ -8,7 +8,6 @@ from torch import Tensor
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.probes.base import Probe, Reading
-from headscope.probes.copies import mean_on_pairs
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.repeated import Repeated
 
@@ -36,6 +35,7 @@ class PreviousToken(Probe):
             raise HeadscopeError("one token alone has none before it; use longer prompts.")
 
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        rows = torch.arange(1, len(reading.token_ids), device=attended.z.device)
-        pairs = (rows, rows - 1)
-        return {"previous_token": mean_on_pairs(attended.attention, pairs, self.every_row)}
+        attention = attended.attention
+        rows = torch.arange(1, len(reading.token_ids), device=attention.q.device)
+        found = attention.at(rows, rows - 1, invisible="zero")[0]
+        return {"previous_token": found.sum(-1) / (len(rows) + self.every_row)}

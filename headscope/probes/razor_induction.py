@@ -34,5 +34,4 @@ class RazorInduction(Probe):
         require_copies(prompt, self.name)
 
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        ids = reading.token_ids
-        return {"razor_induction": mean_on_latest_copies(attended.attention, ids, after=1)}
+        return {"razor_induction": mean_on_latest_copies(attended, reading, after=1)}

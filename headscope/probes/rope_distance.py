@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -81,20 +81,16 @@ class RopeDistance(Probe):
         far = torch.zeros(attention.n_heads, device=waves.device)
         ends = [n // 2 + (run + 1) * (n - n // 2) // self.runs for run in range(self.runs)]
         length = min(_RUN, (n - n // 2) // self.runs)
+        k = wide(attention.k[0])
+        k = torch.cat((k, torch.ones_like(k[..., :1])), -1)  # the attention itself rides along
         for end in ends:
             rows = range(end - length, end)
             for part in attention.tiles(rows):
                 distance = _distance(attention, part)
                 far += (part.probabilities[0] * (8 * distance >= n)).sum((1, 2)).to(far)
-                for place, start in enumerate(starts):
-                    # Beyond these keys no row of the run has one at such a distance.
-                    edges = rows.start - 2 * start + 1, rows.stop - start
-                    keys = slice(*(max(0, edge - part.keys.start) for edge in edges))
-                    apart = distance[:, keys]
-                    inside = (apart >= start) & (apart < 2 * start)
-                    held, by_pair = _carried(attention, part, keys, inside, len(waves))
-                    mass[:, place] += held
-                    carried[:, place] += by_pair
+                held, by_pair = _carried(attention, k, part, distance, rows, starts, len(waves))
+                mass += held
+                carried += by_pair
         count = length * len(ends)
         size = (carried / mass.clamp(min=torch.finfo(mass.dtype).tiny)[..., None]).abs()
         slow = size[..., waves > n].sum(-1) / size.sum(-1).clamp(min=torch.finfo(size.dtype).tiny)
@@ -110,13 +106,25 @@ def _distance(attention: Attention, part: Tile) -> Int[Tensor, "row key"]:
 
 
 def _carried(
-    attention: Attention, part: Tile, keys: slice, inside: Bool[Tensor, "row key"], angles: int
-) -> tuple[Float[Tensor, " head"], Float[Tensor, "head angle"]]:
-    """Attention inside a mask over a slice of a tile's keys, and what each pair adds by it."""
-    p = part.probabilities[0][..., keys] * inside
-    k = wide(attention.k[0, :, part.keys][:, keys])
-    weighed = rearrange(p, "(k g) r j -> k (g r) j", g=attention.group) @ k
-    weighed = rearrange(weighed, "k (g r) d -> (k g) r d", g=attention.group)
-    products = (wide(attention.q[0, :, part.queries]) * weighed).sum(1)
+    attention: Attention,
+    every_k: Float[Tensor, "kv_head any_key wider"],
+    part: Tile,
+    distance: Int[Tensor, "row key"],
+    rows: range,
+    starts: list[int],
+    angles: int,
+) -> tuple[Float[Tensor, "head range"], Float[Tensor, "head range angle"]]:
+    """Attention in every range of distances of a tile, and what each pair adds by it."""
+    p = rearrange(part.probabilities[0], "(k g) r j -> k g r j", g=attention.group)
+    k = every_k[:, part.keys]
+    weighed, place = [], torch.bucketize(distance, distance.new_tensor(starts), right=True)
+    for number, start in enumerate(starts):
+        # Beyond these keys no row of the run has one at such a distance.
+        edges = rows.start - 2 * start + 1, rows.stop - start
+        keys = slice(*(max(0, edge - part.keys.start) for edge in edges))
+        inside = place[:, keys] == number + 1
+        weighed.append((p[..., keys] * inside).flatten(1, 2) @ k[:, keys])
+    each = rearrange(torch.stack(weighed), "b k (g r) d -> (k g) b r d", g=attention.group)
+    products = (wide(attention.q[0, :, None, part.queries]) * each[..., :-1]).sum(2)
     one, other = in_pairs(attention, products, angles)
-    return p.sum((1, 2)), one + other
+    return each[..., -1].sum(2), one + other

@@ -8,19 +8,53 @@ from headscope.prompts.facts import KEYS, Fact
 
 # Details of sentences; a split uses every third of each list.
 _DETAILS: dict[str, tuple[str, ...]] = {
-    name: tuple(detail.strip() for detail in line.split("|"))
+    name: tuple(line.split("|"))
     for name, line in {
         "place": "the harbor|the old mill|the northern station|the market square|the stone bridge"
-        "|the botanical garden|the town library|the fish market|the clock tower|the western gate"
-        "|the river school|the chapel on the hill",
+        "|the botanical garden|the town library|the fish market|the clock tower"
+        "|the western gate|the river school|the chapel on the hill|the lower ferry"
+        "|the glass works|the grain hall|the orchard road|the customs house|the upper meadow"
+        "|the salt stores|the covered bridge|the rope walk|the spring behind the church"
+        "|the eastern quay|the old tannery|the town baths|the bell foundry|the lighthouse"
+        "|the riding school|the flower market|the weavers' hall|the court of justice"
+        "|the hospital garden|the winter theatre|the lime avenue|the boat sheds"
+        "|the fire station|the canal lock|the wool exchange|the high terrace|the cattle fair"
+        "|the paper mill|the guest house|the empty barracks|the music school|the terminus"
+        "|the vineyard steps|the cemetery wall|the water tower",
         "time": "in early spring|on the first Monday of the month|after the harvest|before sunrise"
-        "|during the long winter|on quiet evenings|at the end of summer|around noon|every second "
-        "week|in the rainy season|late at night|on the last day of the year",
+        "|during the long winter|on quiet evenings|at the end of summer|around noon"
+        "|every second week|in the rainy season|late at night|on the last day of the year"
+        "|between two trains|once in a fortnight|on market days|when the river is high"
+        "|at the new moon|through most of autumn|an hour before closing|on the eve of a holiday"
+        "|when the school is out|as soon as the snow melts|in the first week of June"
+        "|on windy afternoons|twice in a season|long after dark|on the shortest day"
+        "|while the shops are shut|every other Sunday|when the lamps are lit"
+        "|in the middle of the week|at low tide|during the spring fair|on foggy mornings"
+        "|before the first frost|shortly after breakfast|when the bells have rung"
+        "|in years without a flood|on the king's birthday|towards the evening"
+        "|from May until August|on payday|at the change of shifts|in the hottest month"
+        "|whenever it is dry|on the night of the fair|after the last ferry"
+        "|in the hour before dinner",
         "things": "wooden chairs|glass bottles|woollen coats|paper lamps|copper pots|leather shoes"
-        "|clay tiles|silk flags|iron hooks|stone bowls|straw hats|linen sheets",
+        "|clay tiles|silk flags|iron hooks|stone bowls|straw hats|linen sheets|brass keys"
+        "|oak barrels|silver thimbles|felt slippers|tin whistles|wicker baskets|horn combs"
+        "|velvet cushions|pewter mugs|ash ladders|cork floats|bone needles|cotton sails"
+        "|slate boards|birch brooms|marble steps|rubber boots|wax candles|steel springs"
+        "|canvas tents|porcelain cups|reed mats|bronze bells|maple trays|hemp ropes"
+        "|ivory buttons|gilt frames|pine shelves|enamel signs|rush lights|zinc buckets"
+        "|cedar boxes|wool blankets|jade rings|flint knives|amber beads",
         "who": "a retired sailor|the old baker|two young teachers|a travelling singer"
-        "|the postmaster|a quiet gardener|three students|the night watchman|a painter from the "
-        "coast|the doctor's sister|a bookbinder|four carpenters",
+        "|the postmaster|a quiet gardener|three students|the night watchman"
+        "|a painter from the coast|the doctor's sister|a bookbinder|four carpenters"
+        "|the ferryman|a widow from the valley"
+        "|two brothers|the choir master|a clerk of the court|the piano tuner|five apprentices"
+        "|a lady with a parrot|the stationmaster|an honest pawnbroker|a pair of acrobats"
+        "|the head cook|a beekeeper|the new tenant|a cousin of the mayor|six fishermen"
+        "|the last miller|an amateur astronomer|the young surgeon|a maker of clocks|two nuns"
+        "|the tax collector|a shepherd with his dog|the stage manager|a student of law"
+        "|the village midwife|a poor engraver|the colonel's nephew|three sisters"
+        "|a dealer in horses|the river pilot|an old schoolfriend|the gamekeeper"
+        "|a nervous photographer|two surveyors|the lame cobbler",
     }.items()
 }
 
