@@ -16,14 +16,16 @@ def main() -> None:
     scores, logits, tokens = {}, {}, {}
     for backend in ("hf", "nnsight", "lens"):
         model = headscope.load("smollm2", backend=backend)
-        scores[backend] = headscope.scan(model, "all", samples=4, lengths=(256, 512))
+        scores[backend] = headscope.scan(model, "all", samples=4)
         ids = model.tokens("The quick brown fox jumps over the lazy dog. The quick brown fox")
         with Ablate(HEADS)(model):
             logits[backend] = model(ids)
             tokens[backend] = model.generate(ids, max_new_tokens=16)
     print(f"{'largest difference from hf':34}{'nnsight':>12}{'lens':>12}")
     for name, score in scores["hf"].scores.items():
-        cells = [np.abs(score.values - scores[b][name].values).max() for b in ("nnsight", "lens")]
+        others = [scores[b][name].values for b in ("nnsight", "lens")]
+        assert all((np.isnan(score.values) == np.isnan(other)).all() for other in others), name
+        cells = [np.nanmax(np.abs(score.values - other)) for other in others]
         print(f"{name:34}" + "".join(f"{cell:12.2e}" for cell in cells))
     cells = [float((logits["hf"] - logits[b]).abs().max()) for b in ("nnsight", "lens")]
     print(f"{'logits after zeroing five heads':34}" + "".join(f"{cell:12.2e}" for cell in cells))

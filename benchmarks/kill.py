@@ -15,7 +15,7 @@ from pathlib import Path
 
 from environment import describe
 
-SCAN = ["smollm2", "--samples", "3", "--lengths", "256", "--quiet"]
+SCAN = ["smollm2", "--samples", "2", "--lengths", "256", "--quiet"]
 FILES = ("heads.parquet", "scores.safetensors")
 POINTS = [("before", 3), ("half", 3), ("after", 3), ("before", 11), ("half", 11), ("after", 12)]
 

@@ -6,9 +6,9 @@
 
 One prompt of each family; the expected answer stands for the model's own, so that a random model is
 measured too. "rows" are probes that read a few rows, "all rows" those that read every row, with the
-sweep that they share counted by itself; "own" are probes with passes of their own. Memory is what
-was allocated beyond the weights at the peak of a pass: on a GPU as PyTorch counts it, on a CPU as
-the kernel does.
+sweep that they share counted by itself; "own" are probes with passes of their own. Memory of a
+probe is what its work on one layer adds at the peak, of "own" and the plain pass what they add to
+the weights: on a GPU as PyTorch counts it, on a CPU as the kernel does.
 """
 
 import dataclasses
@@ -55,36 +55,30 @@ def llama8b() -> HeadModel:
 
 @dataclasses.dataclass
 class Clock:
-    """Seconds by name, on whatever device the work runs."""
+    """Seconds by name, and GiB at the peak of the work beyond what was there before it."""
 
     cuda: bool
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
+    memory: dict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
 
     def __call__(self, name: str, work: Callable[[], Any]) -> Any:
-        self._wait()
+        before = self._begin()
         start = time.perf_counter()
         result = work()
-        self._wait()
-        self.seconds[name] += time.perf_counter() - start
-        return result
-
-    def _wait(self) -> None:
         if self.cuda:
             torch.cuda.synchronize()
+        self.seconds[name] += time.perf_counter() - start
+        peak = torch.cuda.max_memory_allocated() if self.cuda else memory_peak()
+        self.memory[name] = max(self.memory[name], (peak - before) / GIB)
+        return result
 
-
-def measured(clock: Clock, name: str, work: Callable[[], Any]) -> float:
-    """GiB at the peak of some work beyond what was there before it, which `clock` times."""
-    if clock.cuda:
-        torch.cuda.empty_cache()
+    def _begin(self) -> int:
+        if not self.cuda:
+            reset_peak()
+            return memory_now()
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        clock(name, work)
-        return (torch.cuda.max_memory_allocated() - before) / GIB
-    before = memory_now()
-    reset_peak()
-    clock(name, work)
-    return (memory_peak() - before) / GIB
+        return torch.cuda.memory_allocated()
 
 
 def report(model: HeadModel, group: Group) -> None:
@@ -99,18 +93,18 @@ def report(model: HeadModel, group: Group) -> None:
         model.forward(ids[None], last=1)
 
     plain()
-    peak = measured(clock, "plain", plain)
+    clock("plain", plain)
     with model.observed(lambda a: attention.append(a) if not attention else None):
         model.forward(ids[:8][None], last=1)
     first = attention.pop().attention
     one = 2 * first.k[0, :, 0].numel() + first.q[0, :, 0].numel()
     qkv = one * first.q.element_size() * len(ids) / GIB
     head = f"{group.family.name}, {len(ids)} tokens: plain pass {clock.seconds['plain']:.2f} s"
-    print(f"\n{head}, {peak:.2f} GiB; q, k, v of one layer {qkv:.2f} GiB")
+    print(f"\n{head}, {clock.memory['plain']:.2f} GiB; q, k, v of one layer {qkv:.2f} GiB")
     if group.altering is not None:
         probe = group.altering
-        beyond = measured(clock, probe.name, lambda: probe.read(model, prompt))
-        table(clock, {"own": [probe]}, {"own": beyond - peak})
+        clock(probe.name, lambda: probe.read(model, prompt))
+        table(clock, {"own": [probe]})
         return
 
     def observed(
@@ -130,13 +124,10 @@ def report(model: HeadModel, group: Group) -> None:
         "rows": [p for p in group.probes if p.rows != "answer" and p.cost == "rows"],
         "all rows": [p for p in group.probes if p.rows != "answer" and p.cost != "rows"],
     }
-    beyond = {}
-    for kind, probes in kinds.items():
-        reading = Reading(prompt, model, ids, nothing, nothing)
+    for probes in kinds.values():
         if probes:
-            name = f"{kind}: pass"
-            work = lambda p=probes, r=reading: observed(p, r, ids, prompt_length=len(ids))  # noqa: E731
-            beyond[kind] = measured(clock, name, work) - peak
+            reading = Reading(prompt, model, ids, nothing, nothing)
+            observed(probes, reading, ids, prompt_length=len(ids))
     answering = [probe for probe in group.probes if probe.rows == "answer"]
     if answering and len(answer):
         kinds["answer"] = answering
@@ -146,14 +137,11 @@ def report(model: HeadModel, group: Group) -> None:
         made = torch.arange(len(answer), device=ids.device)
         reading = Reading(prompt, model, everything, answer, made)
         tail = everything[len(ids) - 1 : -1]
-        beyond["answer"] = measured(
-            clock, "answer: pass",
-            lambda: observed(answering, reading, tail, cache=cache, prompt_length=len(ids)),
-        )  # fmt: skip
-    table(clock, kinds, beyond)
+        observed(answering, reading, tail, cache=cache, prompt_length=len(ids))
+    table(clock, kinds)
 
 
-def table(clock: Clock, kinds: dict[str, list[Probe]], beyond: dict[str, float]) -> None:
+def table(clock: Clock, kinds: dict[str, list[Probe]]) -> None:
     """Each kind's share of the plain pass, then each probe's."""
     plain = clock.seconds["plain"]
     for kind, probes in kinds.items():
@@ -165,10 +153,10 @@ def table(clock: Clock, kinds: dict[str, list[Probe]], beyond: dict[str, float])
         spent = sum(clock.seconds[name] for name in names)
         ratio = f"{spent / plain:.2f}" if kind in ("own", "answer") else f"{1 + spent / plain:.2f}"
         what = "of a plain pass" if kind in ("own", "answer") else "of a plain pass, with it"
-        print(f"  {kind}: {ratio} {what}; {max(beyond[kind], 0):.2f} GiB beyond it")
+        print(f"  {kind}: {ratio} {what}")
         for name in names:
-            seconds = clock.seconds[name]
-            print(f"    {name:24}{seconds:9.3f} s{100 * seconds / plain:8.1f} %")
+            seconds, memory = clock.seconds[name], max(clock.memory[name], 0)
+            print(f"    {name:24}{seconds:9.3f} s{100 * seconds / plain:8.1f} %{memory:9.3f} GiB")
     sys.stdout.flush()
 
 

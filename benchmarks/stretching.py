@@ -1,6 +1,6 @@
 """Prompts of every family at a length that a benchmark asks for."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from headscope.prompts import Documents, Repeated
 from headscope.prompts.base import PromptFamily, with_lengths
@@ -16,8 +16,6 @@ def stretched(family: PromptFamily, length: int) -> PromptFamily:
         documents = max(family.documents, min(48, length // 2_000))
         each = (length - _AROUND) // documents
         return replace(family, samples=1, documents=documents, document_tokens=each)
-    if not any(field.name == "lengths" for field in fields(family)):
-        return replace(family, samples=1)
     if isinstance(family, Repeated):
         times = max(family.times, -(-length // _DISTINCT))
         return replace(family, samples=1, lengths=(length,), times=times)

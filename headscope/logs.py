@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from headscope.blocks import block_logits, budget, finite, wide
 
@@ -37,8 +38,7 @@ class Logs:
         self._scratch: dict[str, Tensor] = {}
         if self._alone:
             # A row's lse rides along as one more coordinate, so that one product gives the rest.
-            k = wide(attention.k)
-            self._k = torch.cat((k, torch.ones_like(k[..., :1])), -1)
+            self._k = wide(pad(attention.k, (0, 1), value=1.0))
 
     def __call__(
         self, rows: slice | Tensor, keys: slice, seen: Bool[Tensor, " batch #head row key"] | None

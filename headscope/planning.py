@@ -10,7 +10,7 @@ from headscope.catalog import probes as all_probes
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.probes.base import Probe
-from headscope.prompts.base import Prompt, PromptFamily
+from headscope.prompts.base import Prompt, PromptFamily, has_lengths, with_lengths
 from headscope.prompts.jsonl import Jsonl
 from headscope.registry import find
 
@@ -52,7 +52,13 @@ def choose(names: Any, prompts: Any, lengths: Any, samples: Any, seed: int | Non
     listed = isinstance(lengths, Sequence) and not isinstance(lengths, str)
     if lengths is not None and not (listed and all(isinstance(n, int) for n in lengths)):
         raise HeadscopeError(f"lengths= takes a list of whole numbers, not {lengths!r}.")
-    placed = [_on(probe, prompts or probe.prompts, lengths, samples, seed) for probe in chosen]
+    placed = []
+    for probe in chosen:
+        family = _seeded(prompts or probe.prompts, samples, seed)
+        # Every probe was asked for, and the lengths are for those that have any.
+        if lengths is not None and (names != "all" or prompts is not None or has_lengths(family)):
+            family = with_lengths(family, lengths)
+        placed.append(dataclasses.replace(probe, prompts=family))
     placed = list(dict.fromkeys(placed))
     names_ = [probe.name for probe in placed]
     twice = next((name for name in names_ if names_.count(name) > 1), None)
@@ -75,23 +81,9 @@ def _probe(known: dict[str, type[Probe]], given: Any) -> Probe:
     return given
 
 
-def _on(
-    probe: Probe,
-    family: PromptFamily,
-    lengths: Sequence[int] | None,
-    samples: int | None,
-    seed: int | None,
-) -> Probe:
+def _seeded(family: PromptFamily, samples: int | None, seed: int | None) -> PromptFamily:
     changes: dict[str, Any] = {"seed": seed, "samples": samples}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if lengths is not None:
-        if not any(f.name == "lengths" for f in dataclasses.fields(family)):
-            raise HeadscopeError(
-                f"The prompts of {probe.name!r} ({family.name}) have lengths of their own; leave "
-                "--lengths out, or the probe."
-            )
-        changes["lengths"] = tuple(lengths)
-    return dataclasses.replace(probe, prompts=dataclasses.replace(family, **changes))
+    return dataclasses.replace(family, **{k: v for k, v in changes.items() if v is not None})
 
 
 def grouped(

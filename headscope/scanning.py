@@ -51,7 +51,8 @@ def scan(
         model: the opened model.
         probes: names, or probes with parameters of one's own; "all" for every one.
         prompts: a family or a JSONL file to measure on, instead of each probe's own family.
-        lengths: lengths in tokens of the prompts.
+        lengths: lengths in tokens of the prompts; of "all" probes, those keep their own whose
+            prompts have no length that could be chosen.
         samples: prompts of each family.
         seed: of the prompts and the intervals; each family's own, and 0, if left out.
         out: a folder to save to while measuring; a scan that was cut off there goes on.

@@ -54,14 +54,13 @@ class Copying(Probe):
         # Heads side by side are W_O as the model stores it, and none of it is copied.
         beside = rearrange(W_O, "head d model -> model (head d)")
         raises = rearrange(directions @ beside, "token (head d) -> head d token", head=len(W_O))
-        values = repeat(
-            attention.v[0, :, places].float(), "kv key d -> (kv group) key d", group=attention.group
-        )
         shares = []
         # All keys against all tokens at once would grow with the square of a long text.
         step = max(1, budget(attention) // (len(W_O) * len(places)))
         for own in torch.arange(len(places), device=W_O.device).split(step):
-            raised = (values[:, own] @ raises).relu()
+            values = attention.v[0, :, places[own]].float()
+            values = repeat(values, "kv key d -> (kv group) key d", group=attention.group)
+            raised = (values @ raises).relu_()
             mine = raised[:, torch.arange(len(own), device=own.device), own]
             # Where nothing is raised the token itself is not.
             shares.append(mine / raised.sum(-1).clamp(min=torch.finfo(raised.dtype).tiny))

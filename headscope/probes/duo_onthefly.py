@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.attention import Attention
-from headscope.blocks import Slots, wide
+from headscope.blocks import Slots
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.probes.base import Probe, Reading
-from headscope.probes.rotation import need_rotation
+from headscope.probes.rotation import mean_over_rows, need_rotation
 from headscope.prompts.base import PromptFamily
 from headscope.prompts.text import Text
 
@@ -56,14 +56,18 @@ class DuoOnthefly(Probe):
 
     def _of_means(self, attention: Attention) -> Attention:
         """One query at the last of `length` positions, over as many equal keys."""
-        q, k, rope = wide(attention.q), wide(attention.k), attention.rope
-        if rope is not None:
-            q = rope.unrotate(q, attention.query_positions)
-            k = rope.unrotate(k, attention.key_positions)
+        rope = attention.rope
+
+        def mean(x: Tensor, positions: Tensor) -> Tensor:
+            def plain(some: Tensor, part: slice) -> Tensor:
+                return some if rope is None else rope.unrotate(some, positions[:, part])
+
+            return mean_over_rows(attention, x, plain)[:, :, None]
+
+        q = mean(attention.q, attention.query_positions)
+        k = mean(attention.k, attention.key_positions).expand(-1, -1, self.length, -1)
         keys = torch.arange(self.length, device=q.device)[None].expand(len(q), -1)
         last = keys[:, -1:]
-        q = q.mean(2, keepdim=True)
-        k = k.mean(2, keepdim=True).expand(-1, -1, self.length, -1)
         if rope is not None:
             q, k = rope.rotate(q, last), rope.rotate(k, keys)
         return dataclasses.replace(

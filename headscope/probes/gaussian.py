@@ -29,7 +29,8 @@ def gaussian(
         sinks: how many keys at the prompt's start are in no row's reach.
     """
     keys = wide(attention.k[0][:, attention.key_positions[0] >= sinks])
-    centre = keys.mean(1, keepdim=True)  # variances are differences: of small numbers, then
+    centre = keys.mean(1, keepdim=True)
+    keys = keys - centre  # variances are differences: of small numbers, then
 
     def query(some: Int[Tensor, " row"]) -> Float[Tensor, "kv_head group row d"]:
         q = attention.scale * wide(attention.q[0][:, rows[some]])
@@ -37,7 +38,7 @@ def gaussian(
 
     start, stop = (position - sinks for position in reach)
     size = (stop - start).to(keys)
-    sums = _sums(query, keys - centre, stop) - _sums(query, keys - centre, start)
+    sums = _sums(query, keys, stop) - _sums(query, keys, start)
     mean, square = sums / size
     variance = (square - mean.square()).clamp(min=0)
     every = torch.arange(len(rows), device=rows.device).split(_run(keys))

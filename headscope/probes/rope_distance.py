@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from headscope.attention import Attention
 from headscope.blocks import Tile, wide
@@ -81,8 +82,7 @@ class RopeDistance(Probe):
         far = torch.zeros(attention.n_heads, device=waves.device)
         ends = [n // 2 + (run + 1) * (n - n // 2) // self.runs for run in range(self.runs)]
         length = min(_RUN, (n - n // 2) // self.runs)
-        k = wide(attention.k[0])
-        k = torch.cat((k, torch.ones_like(k[..., :1])), -1)  # the attention itself rides along
+        k = wide(pad(attention.k[0], (0, 1), value=1.0))  # the attention itself rides along
         for end in ends:
             rows = range(end - length, end)
             for part in attention.tiles(rows):

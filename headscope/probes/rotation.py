@@ -1,10 +1,13 @@
 """The rotary pairs of a layer, for probes that speak of nothing else."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headscope.attention import Attention
+from headscope.blocks import budget, wide
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 
@@ -55,3 +58,18 @@ def in_pairs(
     if attention.rope is not None and attention.rope.pairing == "interleaved":
         return turned[..., ::2], turned[..., 1::2]
     return turned[..., :angles], turned[..., angles:]
+
+
+def mean_over_rows(
+    attention: Attention,
+    x: Float[Tensor, "batch any_head n d"],
+    of: Callable[[Tensor, slice], Tensor],
+) -> Tensor:
+    """The mean over axis 2 of what a function makes of some queries or keys, a few at a time.
+
+    Args:
+        of: of a slice of x, in float32 at least, and that slice.
+    """
+    n, step = x.shape[2], max(1, budget(attention) // (x.shape[0] * x.shape[1] * x.shape[3]))
+    parts = [slice(start, min(start + step, n)) for start in range(0, n, step)]
+    return torch.stack([of(wide(x[:, :, part]), part).sum(2) for part in parts]).sum(0) / n

@@ -8,12 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.attention import Attention
-from headscope.blocks import wide
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.probes.base import Probe, Reading
-from headscope.probes.rotation import in_pairs, need_rotation, turns
+from headscope.probes.rotation import in_pairs, mean_over_rows, need_rotation, turns
 from headscope.prompts.base import PromptFamily
 from headscope.prompts.text import Text
 
@@ -92,5 +91,8 @@ class Waveform(Probe):
 def _norms(
     attention: Attention, x: Float[Tensor, "1 any_head n d"], angles: int
 ) -> Float[Tensor, "any_head angle"]:
-    one, other = in_pairs(attention, wide(x[0]), angles)
-    return (one.square() + other.square()).sqrt().mean(1)
+    def norms(some: Tensor, _: slice) -> Tensor:
+        one, other = in_pairs(attention, some, angles)
+        return (one.square() + other.square()).sqrt()
+
+    return mean_over_rows(attention, x, norms)[0]

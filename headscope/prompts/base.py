@@ -89,13 +89,18 @@ class PromptFamily(Registered, ABC):
         return random.Random(repr((type(self).__name__, self.seed, *parts)))
 
 
+def has_lengths(family: PromptFamily) -> bool:
+    """Whether the lengths of a family's prompts can be chosen."""
+    return any(field.name == "lengths" for field in dataclasses.fields(family))
+
+
 def with_lengths(family: PromptFamily, lengths: Sequence[int]) -> PromptFamily:
     """The same family with prompts of these lengths, in tokens.
 
     Raises:
         HeadscopeError: its prompts have lengths of their own.
     """
-    if not any(f.name == "lengths" for f in dataclasses.fields(family)):
+    if not has_lengths(family):
         raise HeadscopeError(
             f"The prompts of {family.name!r} have lengths of their own; leave --lengths out."
         )
