@@ -3,6 +3,7 @@
     python benchmarks/passes.py smollm2                      # every family at its own lengths
     python benchmarks/passes.py smollm2 8000                 # every family at one length
     python benchmarks/passes.py llama8b 32768 131072         # 4 random layers of Llama-3-8B's shape
+    python benchmarks/passes.py llama8b 131072 sink_bos      # some probes alone
 
 One prompt of each family; the expected answer stands for the model's own, so that a random model is
 measured too. "rows" are probes that read a few rows, "all rows" those that read every row, with the
@@ -163,12 +164,14 @@ def table(clock: Clock, kinds: dict[str, list[Probe]]) -> None:
 @torch.no_grad()
 def main() -> None:
     describe()
-    spec, *lengths = sys.argv[1:]
+    spec, *rest = sys.argv[1:]
+    lengths = [int(word) for word in rest if word.isdigit()]
+    names: Any = [word for word in rest if not word.isdigit()] or "all"
     model = llama8b() if spec == "llama8b" else headscope.load(spec)
     print(model)
-    for length in [int(n) for n in lengths] or [None]:
+    for length in lengths or [None]:
         probes = []
-        for probe in choose("all", None, None, 12 if length is None else 1, None):
+        for probe in choose(names, None, None, 12 if length is None else 1, None):
             if length is not None:
                 family = stretched(probe.prompts, length)
                 probe = dataclasses.replace(probe, prompts=family)

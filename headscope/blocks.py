@@ -57,7 +57,8 @@ def blocks(
         n_keys: how many keys will be computed at most; all if left out.
     """
     rows = as_indices(queries, attention.n_queries, "query")
-    per_row = attention.q.shape[0] * attention.n_heads * (n_keys or attention.n_keys)
+    wide_as = max(attention.q.shape[3], attention.n_keys if n_keys is None else n_keys)
+    per_row = attention.q.shape[0] * attention.n_heads * wide_as
     step = max(1, budget(attention) // max(per_row, 1))
     reach = attention.window if attention.window is not None else attention.chunk
     if attention.slots is not None and (reach is not None or local):

@@ -34,7 +34,9 @@ def as_text(shown: RenderableType) -> str:
 def roles(head_map: HeadMap, k: int) -> RenderableType:
     """Every role that was measured: how many heads have it, how surely, and the first k."""
     shape = f"{len(head_map.layers)} layers × {head_map.n_heads} heads"
-    title = Text(f"{head_map.info.model.name}: {shape}")
+    title = Text(
+        "\n".join((f"{head_map.info.model.name}: {shape}", *head_map.info.model.windows()))
+    )
     rules = head_map.rules()
     if not rules:
         return Group(title, Text(f"No rule speaks of its scores: {', '.join(head_map.scores)}."))

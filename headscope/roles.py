@@ -38,10 +38,6 @@ RULES: dict[str, Rule] = {
         Threshold("copying", ">", 0.0),
         "headscope's own: the attended token has most of what is raised",
     ),
-    "basin": Rule(
-        Threshold("basin", ">", 0.5),
-        "headscope's own: the ends lie above the middle by half of the mean",
-    ),
     "offset": Rule(
         Threshold("offset", ">", 0.4),
         "headscope's own: the convention for previous tokens, at any distance",
@@ -70,6 +66,11 @@ RULES: dict[str, Rule] = {
         Threshold("snapkv_far", ">=", 0.35),
         "a rule proposed for mlx-lm, pull request 1522; here among query heads",
         also=Quantile("snapkv_far", share=0.25),
+    ),
+    # Most heads of a small model have it, so that it says little of one that has another role.
+    "basin": Rule(
+        Threshold("basin", ">", 0.5),
+        "headscope's own: the ends lie above the middle by half of the mean",
     ),
     "global": Rule(Quantile("distance", share=0.3), _WAAD),
     "local": Rule(Quantile("distance", share=0.3, lowest=True), _WAAD),

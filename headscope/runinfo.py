@@ -33,12 +33,24 @@ class ModelInfo(BaseModel):
     d_head: int | None = Field(ge=1)
     context_length: int | None
     parameters: int | None
+    reach: dict[int, int] = {}  # how far back layers see that do not see everything, in tokens
 
     @model_validator(mode="after")
     def _grouped(self) -> "ModelInfo":
         if self.n_heads % self.n_kv_heads:
             raise ValueError("the query heads do not divide into the KV heads")
         return self
+
+    def windows(self) -> list[str]:
+        """A sentence for each sliding window or chunk, as scores mean something else under it."""
+        layers: dict[int, list[str]] = {}
+        for layer, tokens in self.reach.items():
+            layers.setdefault(tokens, []).append(str(layer))
+        return [
+            f"Layers that see at most {tokens} tokens (window or chunk): {', '.join(those)}. "
+            "Distances and attention far away are cut off there."
+            for tokens, those in layers.items()
+        ]
 
 
 class FamilyInfo(BaseModel):

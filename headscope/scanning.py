@@ -117,6 +117,7 @@ def _describe(
             d_head=model.d_head,
             context_length=model.context_length,
             parameters=sum(p.numel() for p in model.hf.parameters()),
+            reach=dict(model.backend.reach),
         ),
         backend=model.backend.name,
         dtype=str(model.dtype).removeprefix("torch."),

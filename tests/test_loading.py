@@ -319,6 +319,26 @@ def test_the_self_test_is_part_of_opening(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(("projection", "name"), [("q_proj", ""), ("v_proj", "L1H0")])
+def test_a_number_that_is_none_is_traced_to_its_head(projection: str, name: str) -> None:
+    hf = tiny_model("llama")
+    with torch.no_grad():
+        weight = getattr(hf.model.layers[1].self_attn, projection).weight
+        weight[-1 if projection == "q_proj" else 0] = torch.nan
+    last = f"L1H{hf.config.num_attention_heads - 1}"
+    with pytest.raises(HeadscopeError, match=f"by itself, first in {name or last};"):
+        headscope.load(hf, tiny_tokenizer())
+
+
+@pytest.mark.parametrize("backend", ["hf", "nnsight", "lens"])
+def test_layers_that_see_only_so_far_are_known_and_said(backend: Any) -> None:
+    model = headscope.load(tiny_model("gemma3"), tiny_tokenizer(), backend=backend)
+    assert model.backend.reach == {0: 8, 2: 8}
+    (said,) = headscope.scan(model, ["distance"], samples=1, lengths=[60]).info.model.windows()
+    assert "at most 8 tokens" in said
+    assert "0, 2" in said
+
+
 # ---- the built-in model ------------------------------------------------------------------------
 
 

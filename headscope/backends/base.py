@@ -106,6 +106,8 @@ class Backend(ABC):
         self.stack = Stack()
         self.layers = self.discover()
         self.sites = [Site(found.layer, found.module, found.rotary) for found in self.layers]
+        # How far back layers see that do not see everything, in tokens; the self-test notes it.
+        self.reach: dict[int, int] = {}
         self.current: Pass | None = None
         self.drafting = False  # several queries at once are a draft to be verified, not a chunk
         self.prompt_length: Tensor | None = None

@@ -102,6 +102,8 @@ def scan(
                 terminal.err.print(f"{key}: the model answered {answered}; only those count.")
         for name, reason in head_map.info.left_out.items():
             terminal.err.print(f"{name} is left out: {reason}")
+        for sentence in head_map.info.model.windows():
+            terminal.err.print(sentence)
         passes, saved = head_map.info.passes()
         terminal.err.print(f"Passes over prompts: {passes} run, {saved} saved by sharing them.")
     if as_json:

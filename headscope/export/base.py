@@ -139,6 +139,7 @@ class Format(Registered, ABC):
                 d_head=None,
                 context_length=None,
                 parameters=None,
+                reach={},
                 **shape,
             ),
             backend=None,

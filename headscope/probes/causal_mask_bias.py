@@ -3,10 +3,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from headscope.attention import Attention
+from headscope.blocks import columns
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
@@ -93,18 +95,19 @@ class CausalMaskBias(Probe):
         late = range(n // 2, n)
         zeros = torch.zeros(attention.n_heads, _BINS, device=attention.q.device)
         received, even, sums = zeros.clone(), zeros.clone(), zeros.clone()[:, :2]
+        bins = torch.arange(_BINS + 1, device=zeros.device)
         for part in attention.tiles(late):
-            older = _older(attention, part.queries, part.keys)
-            counts = part.logits.isfinite().all(0) & older
+            counts = _older(attention, part.queries, part.keys)
             n_keys = counts.sum(-1, keepdim=True).clamp(min=1)
             r = (counts.cumsum(-1) - 0.5) / n_keys
             logits = part.logits.mean(0).where(counts, 0)
             sums += torch.stack(trend(r.to(logits), logits, counts), -1).sum(1).to(sums)
-            p = part.probabilities.where(counts, 0)
-            p = (p / p.sum(-1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)).mean(0)
-            place = (r * _BINS).long().clamp(0, _BINS - 1).flatten(1)
-            received.scatter_add_(1, place, (p * n_keys).flatten(1).to(zeros))
-            even.scatter_add_(1, place, counts.flatten(1).to(zeros))
+            p = part.probabilities * counts
+            p /= p.sum(-1, keepdim=True).clamp(min=torch.finfo(p.dtype).tiny)
+            # Bins are runs of keys: differences of running sums, where a sum by bin is slow.
+            edges = torch.searchsorted((r * _BINS).long(), bins.repeat(*r.shape[:-1], 1))
+            received += _by_bin(p.mean(0) * n_keys, edges).sum(1).to(zeros)
+            even += _by_bin(counts.to(p), edges).sum(1).to(zeros)
         score, rise = (sums / len(late)).unbind(-1)
         return {
             "causal_mask_bias": score,
@@ -127,7 +130,18 @@ def _unrotated(attention: Attention, attend: Attend) -> Attended:
     return attend(attention.with_q(q).with_k(k))
 
 
-def _older(attention: Attention, queries: Int[Tensor, " row"], keys: slice) -> Tensor:
-    """Which keys stand before each query and are not the first token: [row, key]."""
-    key = attention.keys_by_head()[0, 0, keys]
-    return (key > 0) & (key < attention.query_positions[0, queries, None])
+def _older(
+    attention: Attention, queries: Int[Tensor, " row"], keys: slice
+) -> Bool[Tensor, "#head row key"]:
+    """Which keys each query sees before itself, the first token left out."""
+    i, j = queries[:, None], columns(keys, queries)[None, :]
+    key = attention.keys_by_head()[0][..., j]
+    before = (key > 0) & (key < attention.query_positions[0, i])
+    return before & attention.visible_at(i, j).all(0)
+
+
+def _by_bin(
+    x: Float[Tensor, "some_heads row key"], edges: Int[Tensor, "#some_heads row edge"]
+) -> Float[Tensor, "some_heads row bin"]:
+    """Sums over the keys from each edge to the next."""
+    return pad(x.cumsum(-1), (1, 0)).gather(-1, edges.expand(len(x), -1, -1)).diff(dim=-1)

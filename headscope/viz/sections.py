@@ -37,6 +37,7 @@ def header(view: View, tests: int) -> Markup:
         "Attention layers": _layers(model.layers),
         "Heads a layer": f"{model.n_heads} query, {model.n_kv_heads} KV{wide}",
         "Context": f"{room:,} tokens" if room else None,
+        "Windows": " ".join(model.windows()) or None,
         "Backend": info.backend,
         "Precision": f"{info.dtype} on {info.device}" if info.dtype else None,
         "Seed": str(info.seed),
