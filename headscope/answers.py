@@ -27,7 +27,7 @@ from headscope.blocks import (
     wide,
     wide_dtype,
 )
-from headscope.edits import Keys, as_mask, key_mask
+from headscope.edits import Keys, as_indices, as_mask, key_mask
 from headscope.errors import HeadscopeError
 from headscope.logs import Logs, block_width, pieces
 from headscope.patterns.base import Pattern
@@ -72,7 +72,8 @@ def mass(attention: "Attention", region: Keys, queries: Any) -> Float[Tensor, "b
 def _mass_in_pattern(
     attention: "Attention", region: Pattern, queries: Any
 ) -> Float[Tensor, "batch head query"]:
-    height = near(attention)
+    chosen = as_indices(queries, attention.n_queries, "query")
+    height = max(1, min(near(attention), len(chosen)))
     width = block_width(attention, height)
     logs = Logs(attention, height, width)
 
@@ -80,10 +81,12 @@ def _mass_in_pattern(
         i, j = rows[:, None], columns(keys, rows)[None, :]
         counts = key_mask(attention, region, i, j) & attention.visible_at(i, j)
         p = logs.exp_over(logs(rows, keys, None))
-        return logs.times(p, counts).sum(-1)
+        if attention.edits:
+            p = logs.cut(p)
+        return logs.only(p, counts).sum(-1)
 
     found: list[Tensor] = []
-    for rows, keys in blocks(attention, queries, local=True, n_keys=width):
+    for rows, keys in blocks(attention, chosen, local=True, n_keys=width):
         total = torch.zeros_like(logs.lse[:, :, rows])
         for part in inside(attention, region, rows, keys):
             for some in pieces(part, block_width(attention, len(rows))):
@@ -117,8 +120,8 @@ def mass_on_sets(
     # Never below 0: no later key is visible.
     least = least.clamp(min=0).repeat_interleave(keys.shape[-1]).to(keys.device)
 
-    def within(rows: Tensor, columns: Tensor) -> Tensor:
-        i, j = rows[:, :, None], columns[:, None, :]
+    def within(rows: Tensor, places: Tensor) -> Tensor:
+        i, j = rows[:, :, None], places[:, None, :]
         real = (i >= 0) & (j >= 0)
         i, j = i.clamp(min=0), j.clamp(min=0)
         q = rearrange(wide(attention.q[:, :, i[..., 0]]), "b (k g) s r d -> b k s (g r) d", g=group)
@@ -132,7 +135,7 @@ def mass_on_sets(
         logits = edited_logits(attention, products, i, j)
         # What does not count is set to 0 afterwards: -inf is slow to exponentiate, and more than
         # half of the pairs would have it. No logarithm of a probability that counts is above 0.
-        p = torch.exp((logits - lse[:, :, i[..., 0], None]).clamp(max=0)) * counts
+        p = torch.exp((logits - lse[:, :, i[..., 0], None]).clamp(max=0)).masked_fill(~counts, 0)
         mass = p.unflatten(-1, (kinds, -1)).sum(-1)
         return rearrange(mass, "b h s r kind -> b h kind s r")
 

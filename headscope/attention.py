@@ -273,7 +273,7 @@ class Attention:
                     "pairs that attention.visible() allows."
                 )
         lse, parts = finite(self.lse()), []
-        step = max(1, budget(self) // (self.n_heads * self.q.shape[3]))
+        step = max(1, budget(self) // max(1, len(self.q) * self.n_heads * self.q.shape[3]))
         for some in torch.arange(len(query)).split(step):
             i, j = query[some], key[some]
             q = rearrange(self.q[:, :, i], "b (k g) p d -> b k g p d", g=self.group)

@@ -57,8 +57,9 @@ def blocks(
         n_keys: how many keys will be computed at most; all if left out.
     """
     rows = as_indices(queries, attention.n_queries, "query")
-    wide_as = max(attention.q.shape[3], attention.n_keys if n_keys is None else n_keys)
-    per_row = attention.q.shape[0] * attention.n_heads * wide_as
+    # A row's query is copied too, which is the larger of the two where keys are few.
+    largest = max(attention.q.shape[3], attention.n_keys if n_keys is None else n_keys)
+    per_row = attention.q.shape[0] * attention.n_heads * largest
     step = max(1, budget(attention) // max(per_row, 1))
     reach = attention.window if attention.window is not None else attention.chunk
     if attention.slots is not None and (reach is not None or local):
@@ -82,7 +83,7 @@ def budget(attention: "Attention") -> int:
 def inside(attention: "Attention", pattern: Pattern, rows: Tensor, keys: slice) -> list[slice]:
     """The parts of a slice of keys that a pattern can touch, where slots are positions."""
     slots = attention.slots
-    if slots is None or slots.padded:
+    if slots is None or slots.padded or len(rows) == 0:
         return [keys]
     first, last = int(rows.min()) + slots.first_query, int(rows.max()) + slots.first_query
     ranges = (

@@ -65,7 +65,7 @@ def check_heads(heads: Iterable[Head], layers: Sequence[int], n_heads: int, mode
 def selected_heads(
     heads: Sequence[Head | str], layers: Sequence[int], n_heads: int, model: str
 ) -> tuple[Head, ...]:
-    """Heads given as pairs or names; refuses none, and one that a model does not have."""
+    """Heads given as pairs or names; an empty selection or an unknown head is refused."""
     chosen = parse_heads(heads)
     if not chosen:
         raise HeadscopeError("Name at least one head.")

@@ -8,9 +8,9 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import threshold
 
-from headscope.blocks import block_logits, budget, finite, wide
+from headscope.blocks import block_logits, budget, finite, wide, wide_dtype
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -29,16 +29,13 @@ class Logs:
     def __init__(self, attention: "Attention", rows: int, width: int) -> None:
         """Args: rows, width: of most blocks, in queries and keys; larger ones allocate anew."""
         self.attention = attention
-        self.lse: Float[Tensor, "batch head query"] = wide(finite(attention.lse()))
-        self._alone = attention.softcap is None and not attention.edits
+        lse = finite(attention.lse()).to(wide_dtype(attention.q))
+        self.lse: Float[Tensor, "batch head query"] = lse
         # A block is written over, as fetching memory costs as much as the work; not where a
         # backward pass needs what it held.
         self._kept = not attention.needs_grad
         self._size = attention.q.shape[0] * attention.n_heads * rows * min(width, attention.n_keys)
         self._scratch: dict[str, Tensor] = {}
-        if self._alone:
-            # A row's lse rides along as one more coordinate, so that one product gives the rest.
-            self._k = wide(pad(attention.k, (0, 1), value=1.0))
 
     def __call__(
         self, rows: slice | Tensor, keys: slice, seen: Bool[Tensor, " batch #head row key"] | None
@@ -50,34 +47,45 @@ class Logs:
                 left out, a pair that is not visible has any logarithm from `LOWEST` to 0.
         """
         attention = self.attention
-        if not self._alone:
+        if attention.softcap is not None or attention.edits:
             if isinstance(rows, slice):
                 rows = torch.arange(rows.start, rows.stop, device=self.lse.device)
             logits = block_logits(attention, rows, keys)
             x = (logits - self.lse[:, :, rows, None]).clamp(LOWEST, 0)
             return x if seen is None else x.masked_fill(~seen, LOWEST)
-        q = wide(attention.q[:, :, rows]) * attention.scale
-        q = torch.cat((q, -self.lse[:, :, rows, None].to(q)), -1)
-        q = rearrange(q, "b (k g) q d -> (b k) (g q) d", g=attention.group)
-        k = rearrange(self._k[:, :, keys], "b k j d -> (b k) d j")
-        x = torch.bmm(q, k, out=self.room("log", (*q.shape[:2], k.shape[2])))
-        x = torch.clamp(x, LOWEST, 0, out=self.room("log", x.shape))
+        heads = "b (k g) q d -> (b k) (g q) d"
+        q = rearrange(wide(attention.q[:, :, rows]), heads, g=attention.group)
+        lse = rearrange(self.lse[:, :, rows, None], heads, g=attention.group)
+        k = rearrange(wide(attention.k[:, :, keys]), "b k j d -> (b k) d j")
+        # Not as one more coordinate of the product: there it would be rounded to TF32 where that
+        # is allowed, and with it a whole row.
+        out = self._room("log", (*q.shape[:2], k.shape[2]))
+        x = torch.baddbmm(-lse, q, k, alpha=attention.scale, out=out)
+        x = torch.clamp(x, LOWEST, 0, out=out)
         x = rearrange(x, "(b k) (g q) j -> b (k g) q j", b=len(self.lse), g=attention.group)
         return x if seen is None else x.masked_fill_(~seen, LOWEST)
 
     def exp(self, x: Float[Tensor, "batch head row key"]) -> Float[Tensor, "batch head row key"]:
-        """A itself, with e^`LOWEST` for 0: cut that off, or weigh it with 0."""
-        return torch.exp(x, out=self.room("exp", x.shape))
+        """A itself beside its logarithms, with e^`LOWEST` for 0 until it is `cut`."""
+        return torch.exp(x, out=self._room("exp", x.shape))
 
     def exp_over(self, x: Float[Tensor, "batch head row key"]) -> Tensor:
         """The same where its logarithms stood."""
         return torch.exp(x, out=x if self._kept else None)
 
+    def cut(self, p: Float[Tensor, "batch head row key"]) -> Tensor:
+        """A with 0 for what stood for it."""
+        return threshold(p, 2 * math.exp(LOWEST), 0.0, inplace=self._kept)
+
+    def only(self, p: Tensor, counts: Bool[Tensor, " batch #head row key"]) -> Tensor:
+        """A where it counts and 0 elsewhere, whatever stood there."""
+        return p.masked_fill_(~counts, 0) if self._kept else p.masked_fill(~counts, 0)
+
     def times(self, x: Tensor, y: Tensor) -> Tensor:
         """A product, where x stood."""
         return torch.mul(x, y, out=x if self._kept else None)
 
-    def room(self, which: str, shape: Sequence[int]) -> Tensor | None:
+    def _room(self, which: str, shape: Sequence[int]) -> Tensor | None:
         """Memory of a given shape that was used before; None where none is."""
         if not self._kept:
             return None

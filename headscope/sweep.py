@@ -1,6 +1,5 @@
 """All-row statistics that many probes read, from one pass over a pattern."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -8,16 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import threshold
 
-from headscope.blocks import blocks, recomputed
-from headscope.logs import LOWEST, Logs, block_width, pieces
+from headscope.blocks import blocks, near, recomputed
+from headscope.logs import Logs, block_width, pieces
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
-
-# Rows of a block: few, so that little is computed beyond the diagonal, yet worth the calls.
-_ROWS = {"cpu": 128, "cuda": 1024}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +52,8 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
     logs = Logs(attention, height, block_width(attention, height))
     lse = logs.lse
     sums = torch.zeros(*lse.shape[:2], attention.n_keys, dtype=lse.dtype, device=lse.device)
-    viewers = torch.zeros_like(sums[:, : attention.keys_by_head().shape[1]])
+    kinds = 1 if attention.mask is None else attention.mask.shape[1]  # of heads that see alike
+    viewers = torch.zeros_like(sums[:, : max(kinds, attention.keys_by_head().shape[1])])
     visible = viewers.new_zeros(*viewers.shape[:2], attention.n_queries)
     found: list[list[Tensor]] = []
 
@@ -65,7 +61,7 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
         x = logs(cut.rows, cut.keys, seen)
         p = logs.exp(x)
         if not cut.open or attention.edits:
-            p = threshold(p, 2 * math.exp(LOWEST), 0.0, inplace=not attention.needs_grad)
+            p = logs.cut(p)
         query = attention.query_positions[:, None, cut.rows]
         key = attention.keys_by_head()[..., cut.keys]
         # Counted from the first row, so that no small distance is the difference of large numbers.
@@ -91,6 +87,7 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
             viewers[..., cut.keys] += height if seen is None else seen.sum(2)
             visible[..., cut.rows] += width if seen is None else seen.sum(3)
         found.append(total)
+    found = found or [[torch.zeros_like(lse)] * 3]
     entropy, distance, clipped = (torch.cat(c, dim=2) for c in zip(*found, strict=True))
     if attention.sink_logits is not None:
         surprise = lse - attention.sink_logits[:, None].to(lse)
@@ -131,12 +128,12 @@ def _parts(attention: "Attention", rows: slice, keys: slice, clip: int) -> Itera
     def edge(key: int) -> int:
         return min(max(key, keys.start), keys.stop)
 
-    far, near = edge(top - clip + 1), edge(bottom - clip)
-    diagonal = max(far, edge(min(near, top + 1)))
+    far, close = edge(top - clip + 1), edge(bottom - clip)
+    diagonal = max(far, edge(min(close, top + 1)))
     parts = (
         _Cut(rows, slice(keys.start, far), True, True),
         _Cut(rows, slice(far, diagonal), True, None),
-        _Cut(rows, slice(diagonal, keys.stop), False, False if near <= diagonal else None),
+        _Cut(rows, slice(diagonal, keys.stop), False, False if close <= diagonal else None),
     )
     yield from (cut for cut in parts if cut.keys.start < cut.keys.stop)
 
@@ -147,4 +144,5 @@ def _both(cut: _Cut, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _rows(attention: "Attention") -> int:
-    return min(_ROWS.get(attention.q.device.type, _ROWS["cpu"]), max(attention.n_queries, 1))
+    # Few, so that little is computed beyond the diagonal, yet worth the calls.
+    return min(near(attention), max(attention.n_queries, 1))

@@ -37,7 +37,7 @@ def visible(a: Attention) -> Tensor:
                     if a.chunk is not None:
                         ok = ok and query // a.chunk == key // a.chunk
                     seen[b, h, i, j] = ok
-    return seen
+    return seen if a.mask is None else seen & a.mask
 
 
 def dense(a: Attention, extra: Tensor | float = 0.0) -> Dense:

@@ -54,7 +54,7 @@ def test_what_cannot_be_one_scan_is_refused(llama: HeadModel, tmp_path: Path) ->
         headscope.scan(llama, ["sink"], prompts=FAMILY, seed=-1)
     path = tmp_path / "own.jsonl"
     path.write_text('{"text": "w5 w6 w5 w6"}')
-    with pytest.raises(HeadscopeError, match="leave --lengths out"):
+    with pytest.raises(HeadscopeError, match="leave the lengths out"):
         headscope.scan(llama, ["sink"], prompts=path, lengths=[20])
     path.write_text('{"text": "w5 w6 w5 w6", "spans": {"needle": [0, 2]}}')
     with pytest.raises(HeadscopeError, match=r"Prompt 1 of jsonl: .* no 'answer'"):

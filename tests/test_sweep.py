@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from test_attention import layers, plain
 from torch.testing import assert_close
 
+import headscope.blocks
 import headscope.sweep
 from headscope.attention import Attention
+from headscope.blocks import Slots
 from headscope.patterns import Streaming
 
 
@@ -21,7 +23,7 @@ from headscope.patterns import Streaming
 def rows(request: pytest.FixtureRequest) -> Iterator[None]:
     """Everything again with blocks of one row, of a few rows, and all in one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(headscope.sweep._ROWS, "cpu", request.param)
+        patch.setitem(headscope.blocks._NEAR, "cpu", request.param)
         yield
 
 
@@ -105,3 +107,27 @@ def test_short_distances_keep_their_digits_far_from_the_start() -> None:
     assert_close(found.distance, want.distance, atol=1e-3, rtol=1e-5)
     assert_close(found.clipped_distance, want.clipped_distance, atol=1e-3, rtol=1e-5)
     assert_close(found.column_means, a.column_means(), atol=1e-6, rtol=1e-4)
+
+
+def test_a_mask_of_each_head_and_no_queries() -> None:
+    a = plain(6)
+    seen = torch.rand(1, a.n_heads, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.3
+    check(dataclasses.replace(a, mask=seen).sweep(2), dataclasses.replace(a, mask=seen), 2)
+    none = dataclasses.replace(a, q=a.q[:, :, :0], query_positions=a.query_positions[:, :0])
+    assert none.sweep(2).column_sums.eq(0).all()
+    assert none.mass(Streaming(1, 2)).shape == (1, a.n_heads, 0)
+
+
+def test_what_stands_in_padding_is_not_read() -> None:
+    a = plain(6)
+    padded = dataclasses.replace(
+        a,
+        k=torch.cat((torch.full_like(a.k[:, :, :1], torch.nan), a.k[:, :, 1:]), 2),
+        key_positions=torch.tensor([[-1, 0, 1, 2, 3, 4]]),
+        query_positions=torch.tensor([[-1, 0, 1, 2, 3, 4]]),
+        slots=Slots(0, 0, True),
+    )
+    rows, keys = torch.tensor([[2, 4]]), torch.tensor([[0, 1, 2]])
+    assert padded.mass(Streaming(1, 3)).isfinite().all()
+    assert padded.mass_on_sets(rows, keys).isfinite().all()
+    assert padded.sweep(2).column_sums.isfinite().all()

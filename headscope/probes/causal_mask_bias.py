@@ -98,6 +98,8 @@ class CausalMaskBias(Probe):
         bins = torch.arange(_BINS + 1, device=zeros.device)
         for part in attention.tiles(late):
             counts = _older(attention, part.queries, part.keys)
+            if attention.edits:  # which may have taken keys away
+                counts = counts & part.logits.isfinite().all(0)
             n_keys = counts.sum(-1, keepdim=True).clamp(min=1)
             r = (counts.cumsum(-1) - 0.5) / n_keys
             logits = part.logits.mean(0).where(counts, 0)

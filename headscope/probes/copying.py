@@ -51,7 +51,7 @@ class Copying(Probe):
         attention = attended.attention
         W_O = reading.model.weights(attention.layer).W_O.float()
         places, directions = (x.to(W_O.device) for x in reading.once(_sample))
-        # Heads side by side are W_O as the model stores it, and none of it is copied.
+        # Heads side by side are W_O as models store it: the product needs no copy of it.
         beside = rearrange(W_O, "head d model -> model (head d)")
         raises = rearrange(directions @ beside, "token (head d) -> head d token", head=len(W_O))
         shares = []

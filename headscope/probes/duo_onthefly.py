@@ -59,8 +59,9 @@ class DuoOnthefly(Probe):
         rope = attention.rope
 
         def mean(x: Tensor, positions: Tensor) -> Tensor:
-            def plain(some: Tensor, part: slice) -> Tensor:
-                return some if rope is None else rope.unrotate(some, positions[:, part])
+            def plain(some: Tensor, heads: slice) -> Tensor:
+                where = positions if positions.ndim == 2 else positions[:, heads]
+                return some if rope is None else rope.unrotate(some, where)
 
             return mean_over_rows(attention, x, plain)[:, :, None]
 

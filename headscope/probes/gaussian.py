@@ -8,10 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.attention import Attention
-from headscope.blocks import wide
-
-# Keys of which running sums are not yet taken: few, unless launches cost more than the work.
-_RUN = {"cpu": 128, "cuda": 1024}
+from headscope.blocks import near, wide
 
 
 def gaussian(
@@ -38,10 +35,12 @@ def gaussian(
 
     start, stop = (position - sinks for position in reach)
     size = (stop - start).to(keys)
-    sums = _sums(query, keys, stop) - _sums(query, keys, start)
+    # Keys of which running sums are not yet taken: few, unless launches cost more than the work.
+    run, group = near(attention), attention.group
+    sums = _sums(query, keys, stop, run, group) - _sums(query, keys, start, run, group)
     mean, square = sums / size
     variance = (square - mean.square()).clamp(min=0)
-    every = torch.arange(len(rows), device=rows.device).split(_run(keys))
+    every = torch.arange(len(rows), device=rows.device).split(run)
     base = torch.cat([(query(some) * centre[:, None]).sum(-1) for some in every], -1)
     scores = base + mean + variance / 2 + torch.log(size)
     return rearrange(scores, "k g r -> (k g) r")
@@ -51,13 +50,14 @@ def _sums(
     query: Callable[[Int[Tensor, " row"]], Float[Tensor, "kv_head group row d"]],
     keys: Float[Tensor, "kv_head key d"],
     stop: Int[Tensor, " row"],
+    run: int,
+    group: int,
 ) -> Float[Tensor, "2 kv_head group row"]:
     """Every row's scores and their squares, summed over the keys before `stop`.
 
     Running sums of k and k k^T stand for all keys but the last few of each row: time is n d^2.
     """
-    out = keys.new_zeros(2, *query(stop[:0]).shape[:2], len(stop))
-    run, width = _run(keys), keys.shape[-1]
+    width, out = keys.shape[-1], keys.new_zeros(2, len(keys), group, len(stop))
     first, second = keys.new_zeros(len(keys), width), keys.new_zeros(len(keys), width, width)
     for start in range(0, keys.shape[1] + 1, run):
         last = keys[:, start : start + run]
@@ -70,7 +70,3 @@ def _sums(
         out[1, :, :, rows] = spread + scores.square().sum(-1)
         first, second = first + last.sum(1), second + last.transpose(-1, -2) @ last
     return out
-
-
-def _run(keys: Tensor) -> int:
-    return _RUN.get(keys.device.type, _RUN["cpu"])

@@ -65,11 +65,13 @@ def mean_over_rows(
     x: Float[Tensor, "batch any_head n d"],
     of: Callable[[Tensor, slice], Tensor],
 ) -> Tensor:
-    """The mean over axis 2 of what a function makes of some queries or keys, a few at a time.
+    """The mean over axis 2 of what a function makes of queries or keys, a few heads at a time.
+
+    Not a few rows: some rotary tables depend on the largest position that they are asked for.
 
     Args:
-        of: of a slice of x, in float32 at least, and that slice.
+        of: of x in some heads, in float32 at least, and those heads.
     """
-    n, step = x.shape[2], max(1, budget(attention) // (x.shape[0] * x.shape[1] * x.shape[3]))
-    parts = [slice(start, min(start + step, n)) for start in range(0, n, step)]
-    return torch.stack([of(wide(x[:, :, part]), part).sum(2) for part in parts]).sum(0) / n
+    step = max(1, budget(attention) // (x.shape[0] * x.shape[2] * x.shape[3]))
+    parts = [slice(start, start + step) for start in range(0, x.shape[1], step)]
+    return torch.cat([of(wide(x[:, part]), part).mean(2) for part in parts], dim=1)

@@ -66,8 +66,10 @@ def _delimiters(reading: Reading) -> Bool[Tensor, "kind token"]:
 def _spread_evenly(attention: Attention, keys: Bool[Tensor, " key"]) -> Float[Tensor, " #head"]:
     """Mean mass that rows would give to some keys, if all keys that they see got as much."""
     total = torch.zeros((), device=keys.device)
-    # Visibility is mostly the same for all heads: blocks may hold as many more keys.
-    for rows, reach in blocks(attention, n_keys=max(1, attention.n_keys // attention.n_heads)):
+    # Heads mostly see alike, and a block that holds no heads may hold as many more rows.
+    kinds = attention.visible_at(*torch.zeros(2, 1, dtype=torch.long, device=keys.device)).shape[1]
+    n_keys = max(1, attention.n_keys * kinds // attention.n_heads)
+    for rows, reach in blocks(attention, n_keys=n_keys):
         index = columns(reach, rows)
         seen = attention.visible_at(rows[:, None], index[None, :])[0].float()  # [#head, row, key]
         share = torch.matmul(seen, keys[index].float()) / seen.sum(-1).clamp(min=1)

@@ -102,7 +102,7 @@ def with_lengths(family: PromptFamily, lengths: Sequence[int]) -> PromptFamily:
     """
     if not has_lengths(family):
         raise HeadscopeError(
-            f"The prompts of {family.name!r} have lengths of their own; leave --lengths out."
+            f"The prompts of {family.name!r} have lengths of their own; leave the lengths out."
         )
     changes: dict[str, Any] = {"lengths": tuple(lengths)}
     return dataclasses.replace(family, **changes)

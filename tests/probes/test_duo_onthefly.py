@@ -7,9 +7,12 @@ import pytest
 import torch
 from conftest import opened
 
+from headscope import blocks
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.probes.duo_onthefly import DuoOnthefly
+from headscope.probes.rotation import mean_over_rows
+from headscope.rope import Rope
 
 
 def test_keys_of_zeros_are_attended_to_evenly_and_no_further_than_the_window() -> None:
@@ -31,3 +34,27 @@ def test_a_layer_without_rotation_prefers_no_position() -> None:
 def test_a_single_position_is_refused() -> None:
     with pytest.raises(HeadscopeError, match="'duo_onthefly' needs a length"):
         DuoOnthefly(length=1)
+
+
+@pytest.mark.parametrize("budget", [1, 2**22])
+def test_tables_that_depend_on_the_length_are_asked_for_all_of_it(
+    budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(blocks._BLOCK, "cpu", budget)
+    case = definitions.cases(opened("llama"))[0]
+    attention = case.attention
+    angles = attention.q.shape[-1] // 2
+
+    def tables(positions: torch.Tensor, _: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        turns = positions[..., None] / (1 + int(positions.max()) // 8 + torch.arange(angles))
+        return turns.cos(), turns.sin()
+
+    rope = Rope(tables)
+    plain = attention.k.mean(2, keepdim=True).expand_as(attention.k).contiguous()
+    turned = rope.rotate(plain, attention.key_positions)
+    mean = mean_over_rows(
+        dataclasses.replace(attention, k=turned, rope=rope),
+        turned,
+        lambda x, _: rope.unrotate(x, attention.key_positions),
+    )
+    torch.testing.assert_close(mean, plain[:, :, 0])
