@@ -15,7 +15,6 @@ import torch
 from organisms import rope_organism
 
 from headscope import cli
-from headscope.cli.base import print_json
 from headscope.errors import HeadscopeError
 
 
@@ -292,12 +291,6 @@ def test_a_config_keeps_the_seeds_of_its_prompts(model: str, tmp_path: Path) -> 
     assert [family.parameters["seed"] for family in families] == [7]
 
 
-def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
-    print_json({"a": [{"b": float("nan")}, (float("-inf"), 1.5)]})
-    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert found == {"a": [{"b": None}, [None, 1.5]]}
-
-
 def test_a_run_s_own_json_is_a_config(run: str, model: str, tmp_path: Path) -> None:
     again = tmp_path / "again"
     code, _, err = headscope("scan", "--config", f"{run}/run.json", "--out", again, "--quiet")
@@ -398,13 +391,3 @@ def test_ctrl_c_is_one_sentence_and_the_scan_goes_on(model: str, tmp_path: Path)
     assert 0 < len(list(out.glob("partial/*.safetensors"))) < 200
     assert headscope(*args)[0] == 0
     assert json.loads((out / "run.json").read_text())["state"] == "complete"
-
-
-def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(cli, "app", broken)
-    with pytest.raises(ZeroDivisionError):
-        headscope("scan", "smollm2")
-    assert not issubclass(ZeroDivisionError, HeadscopeError)

@@ -12,6 +12,7 @@ import pytest
 from made_up import a_map
 
 from headscope import cli
+from headscope.cli.base import print_json
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
 
@@ -192,3 +193,19 @@ def test_what_others_found_becomes_a_run(tmp_path: Path) -> None:
     ):
         assert message in headscope("import", path, "--out", tmp_path / "three", *args)[2]
     assert not (tmp_path / "three").exists()
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [{"b": float("nan")}, (float("-inf"), 1.5)]})
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found == {"a": [{"b": None}, [None, 1.5]]}
+
+
+def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ZeroDivisionError):
+        headscope("scan", "smollm2")
+    assert not issubclass(ZeroDivisionError, HeadscopeError)
