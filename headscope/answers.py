@@ -140,10 +140,8 @@ def mass_on_sets(
         return rearrange(mass, "b h s r kind -> b h kind s r")
 
     flat = keys.flatten(1)
-    rows, columns, width = queries.shape[1], flat.shape[1], attention.q.shape[3]
-    per_set = (
-        attention.q.shape[0] * attention.n_heads * (rows * (columns + width) + columns * width)
-    )
+    height, width, d = queries.shape[1], flat.shape[1], attention.q.shape[3]
+    per_set = attention.q.shape[0] * attention.n_heads * (height * (width + d) + width * d)
     step = max(1, budget(attention) // max(1, per_set))
     parts = zip(queries.split(step), flat.split(step), strict=True)
     found = torch.cat([recomputed(attention, within, *part) for part in parts], dim=3)

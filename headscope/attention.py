@@ -267,10 +267,11 @@ class Attention:
             )
         if invisible == "refuse":
             hidden = ~self.visible_at(query, key).flatten(0, 1).all(0)
-            for i, j in zip(query[hidden][:1], key[hidden][:1], strict=True):
+            if bool(hidden.any()):
+                bad = int(hidden.nonzero()[0])
                 raise HeadscopeError(
-                    f"Layer {self.layer}: query {int(i)} cannot see key {int(j)}; ask only for "
-                    "pairs that attention.visible() allows."
+                    f"Layer {self.layer}: query {int(query[bad])} cannot see key {int(key[bad])}; "
+                    "ask only for pairs that attention.visible() allows."
                 )
         lse, parts = finite(self.lse()), []
         step = max(1, budget(self) // max(1, len(self.q) * self.n_heads * self.q.shape[3]))

@@ -61,17 +61,23 @@ def blocks(
     largest = max(attention.q.shape[3], attention.n_keys if n_keys is None else n_keys)
     per_row = attention.q.shape[0] * attention.n_heads * largest
     step = max(1, budget(attention) // max(per_row, 1))
-    reach = attention.window if attention.window is not None else attention.chunk
-    if attention.slots is not None and (reach is not None or local):
+    far = reach(attention)
+    if attention.slots is not None and (far is not None or local):
         # A block as tall as the window is long computes at most twice what the window holds.
-        step = min(step, max(near(attention), reach or 0))
+        step = min(step, max(near(attention), far or 0))
     for start in range(0, max(len(rows), 1), step):  # no rows at all have an answer too
         block = rows[start : start + step]
         yield block.to(attention.q.device), _visible_slice(attention, block)
 
 
+def reach(attention: "Attention") -> int | None:
+    """How many tokens a row sees at most, its own among them; None where it sees all before it."""
+    return attention.chunk if attention.window is None else attention.window
+
+
 def near(attention: "Attention") -> int:
-    """How many rows a block should have at most, of which only keys near by are computed."""
+    """How many rows a block should have whose keys are near by, or cut into pieces: few, so that
+    little is computed beyond the diagonal, yet worth the calls."""
     return _NEAR.get(attention.q.device.type, _NEAR["cpu"])
 
 
@@ -186,6 +192,6 @@ def _visible_slice(attention: "Attention", rows: Tensor) -> slice:
         return slice(0, attention.n_keys)
     ahead = slots.first_query - slots.first_key
     stop = max(min(int(rows.max()) + ahead + 1, attention.n_keys), 0)
-    reach = attention.window if attention.window is not None else attention.chunk
-    start = 0 if reach is None else int(rows.min()) + ahead - reach + 1
+    far = reach(attention)
+    start = 0 if far is None else int(rows.min()) + ahead - far + 1
     return slice(min(max(start, 0), stop), stop)

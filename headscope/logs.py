@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import threshold
 
-from headscope.blocks import block_logits, budget, finite, wide, wide_dtype
+from headscope.blocks import block_logits, budget, columns, finite, wide, wide_dtype
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -48,8 +48,7 @@ class Logs:
         """
         attention = self.attention
         if attention.softcap is not None or attention.edits:
-            if isinstance(rows, slice):
-                rows = torch.arange(rows.start, rows.stop, device=self.lse.device)
+            rows = columns(rows, self.lse)
             logits = block_logits(attention, rows, keys)
             x = (logits - self.lse[:, :, rows, None]).clamp(LOWEST, 0)
             return x if seen is None else x.masked_fill(~seen, LOWEST)

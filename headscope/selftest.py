@@ -6,6 +6,7 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.backends.base import Backend
 from headscope.backends.discover import without_autocast
+from headscope.blocks import reach
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.heads import Head, label
@@ -33,9 +34,9 @@ def self_test(backend: Backend) -> None:
     def change(attention: Attention, attend: Attend) -> Attended:
         attended = attend(attention)
         z = attended.z.clone()
-        reach = attention.chunk if attention.window is None else attention.window
-        if reach is not None:
-            backend.reach[attention.layer] = reach
+        far = reach(attention)
+        if far is not None:
+            backend.reach[attention.layer] = far
         broken.extend((attention.layer, head) for head in _broken(attention))
         z[rows[attention.layer]] = 1 - z[rows[attention.layer]]
         return attended.with_z(z)

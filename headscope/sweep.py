@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.blocks import blocks, near, recomputed
+from headscope.blocks import blocks, columns, near, recomputed
 from headscope.logs import Logs, block_width, pieces
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class _Cut:
 
 def sweep(attention: "Attention", clip: int) -> Sweep:
     """See `Attention.sweep`."""
-    height = _rows(attention)
-    logs = Logs(attention, height, block_width(attention, height))
+    step = min(near(attention), max(attention.n_queries, 1))
+    logs = Logs(attention, step, block_width(attention, step))
     lse = logs.lse
     sums = torch.zeros(*lse.shape[:2], attention.n_keys, dtype=lse.dtype, device=lse.device)
     kinds = 1 if attention.mask is None else attention.mask.shape[1]  # of heads that see alike
@@ -76,10 +76,13 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
         entropy = -logs.times(x, p).sum(-1)
         return entropy, distance, clipped, p.sum(2)
 
-    for rows, keys in _blocks(attention):
+    for rows, keys in _blocks(attention, step):
         total = [torch.zeros_like(lse[:, :, rows]) for _ in range(3)]
         for cut in _cuts(attention, rows, keys, clip):
-            seen = None if cut.open else attention.visible_at(*_both(cut, lse.device))
+            seen = None
+            if not cut.open:
+                i, j = columns(cut.rows, lse)[:, None], columns(cut.keys, lse)[None, :]
+                seen = attention.visible_at(i, j)
             *of_rows, received = recomputed(attention, part, cut, seen)
             total = [a + b for a, b in zip(total, of_rows, strict=True)]
             sums[..., cut.keys] += received
@@ -95,10 +98,9 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
     return Sweep(entropy, distance, clipped, sums, viewers, visible)
 
 
-def _blocks(attention: "Attention") -> Iterator[tuple[slice, slice]]:
+def _blocks(attention: "Attention", step: int) -> Iterator[tuple[slice, slice]]:
     """Runs of all rows, each with the slice of keys that they may see."""
-    first, step = 0, _rows(attention)
-    width = block_width(attention, step)
+    first, width = 0, block_width(attention, step)
     for start in range(0, attention.n_queries, step):
         for rows, keys in blocks(attention, slice(start, start + step), n_keys=width):
             yield slice(first, first + len(rows)), keys
@@ -136,13 +138,3 @@ def _parts(attention: "Attention", rows: slice, keys: slice, clip: int) -> Itera
         _Cut(rows, slice(diagonal, keys.stop), False, False if close <= diagonal else None),
     )
     yield from (cut for cut in parts if cut.keys.start < cut.keys.stop)
-
-
-def _both(cut: _Cut, device: torch.device) -> tuple[Tensor, Tensor]:
-    rows, keys = (torch.arange(x.start, x.stop, device=device) for x in (cut.rows, cut.keys))
-    return rows[:, None], keys[None, :]
-
-
-def _rows(attention: "Attention") -> int:
-    # Few, so that little is computed beyond the diagonal, yet worth the calls.
-    return min(near(attention), max(attention.n_queries, 1))

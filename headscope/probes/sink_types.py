@@ -12,6 +12,7 @@ from headscope.probes.base import Probe, Reading
 from headscope.probes.token_kinds import Kind, token_kinds
 from headscope.prompts.base import PromptFamily
 from headscope.prompts.text import Text
+from headscope.sweep import Sweep
 
 _DELIMITERS: tuple[Kind, ...] = ("special", "newline", "punctuation")
 
@@ -41,12 +42,13 @@ class SinkTypes(Probe):
     prompts: PromptFamily = field(default_factory=lambda: Text(samples=16))
 
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        received = reading.sweep(attended).column_sums[0]
+        sweep = reading.sweep(attended)
+        received = sweep.column_sums[0]
         kinds = reading.once(_delimiters).to(received.device)
         special, newline, punctuation = torch.einsum(
             "hj,kj->kh", received / attended.attention.n_queries, kinds.to(received)
         )
-        evenly = _spread_evenly(attended.attention, kinds.any(0))
+        evenly = _spread_evenly(attended.attention, sweep, kinds.any(0))
         return {
             "sink_types": special + newline + punctuation - evenly,
             "sink_newline": newline,
@@ -63,15 +65,16 @@ def _delimiters(reading: Reading) -> Bool[Tensor, "kind token"]:
     return masks
 
 
-def _spread_evenly(attention: Attention, keys: Bool[Tensor, " key"]) -> Float[Tensor, " #head"]:
+def _spread_evenly(
+    attention: Attention, sweep: Sweep, keys: Bool[Tensor, " key"]
+) -> Float[Tensor, " #head"]:
     """Mean mass that rows would give to some keys, if all keys that they see got as much."""
     total = torch.zeros((), device=keys.device)
     # Heads mostly see alike, and a block that holds no heads may hold as many more rows.
-    kinds = attention.visible_at(*torch.zeros(2, 1, dtype=torch.long, device=keys.device)).shape[1]
-    n_keys = max(1, attention.n_keys * kinds // attention.n_heads)
+    n_keys = max(1, attention.n_keys * sweep.visible.shape[1] // attention.n_heads)
     for rows, reach in blocks(attention, n_keys=n_keys):
         index = columns(reach, rows)
         seen = attention.visible_at(rows[:, None], index[None, :])[0].float()  # [#head, row, key]
-        share = torch.matmul(seen, keys[index].float()) / seen.sum(-1).clamp(min=1)
+        share = torch.matmul(seen, keys[index].float()) / sweep.visible[0][:, rows].clamp(min=1)
         total = total + share.sum(-1)
     return total / attention.n_queries

@@ -9,7 +9,10 @@ from made_up import HOSTILE, a_map, a_validation
 
 from headscope.viz import write_report
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+playwright = pytest.importorskip(
+    "playwright.sync_api",
+    reason="needs playwright and Debian's chromium; last result in benchmarks/results",
+)
 CHROMIUM = Path("/usr/bin/chromium")
 QUIET = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
@@ -17,7 +20,7 @@ QUIET = (
 ).split()
 
 if not CHROMIUM.exists():
-    pytest.skip(f"there is no {CHROMIUM}", allow_module_level=True)
+    pytest.skip(f"needs {CHROMIUM}; last result in benchmarks/results", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
