@@ -2,11 +2,13 @@
 
 from functools import cache
 
+import headscope.evals
 import headscope.export
 import headscope.interventions
 import headscope.patterns
 import headscope.probes
 import headscope.prompts
+from headscope.evals.base import Eval
 from headscope.export.base import Format
 from headscope.interventions.base import Intervention
 from headscope.patterns.base import Pattern
@@ -43,3 +45,9 @@ def interventions() -> dict[str, type[Intervention]]:
 def formats() -> dict[str, type[Format]]:
     """All formats of others' files by name."""
     return load_all(headscope.export, Format)
+
+
+@cache
+def evals() -> dict[str, type[Eval]]:
+    """All evals by name."""
+    return load_all(headscope.evals, Eval)

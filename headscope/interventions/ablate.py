@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -111,19 +112,49 @@ class Ablate(Intervention):
             )
 
     def attend(self, attention: Attention, attend: Attend) -> Attended:
-        heads = by_layer(parse_heads(self.heads)).get(attention.layer)
-        if not heads:
+        return self._attend(attention, attend, [by_layer(parse_heads(self.heads))])
+
+    @staticmethod
+    @contextmanager
+    def rowwise(model: "HeadModel", rows: Sequence["Ablate"]) -> Iterator["HeadModel"]:
+        """A scope in which row b of every batch has the heads of rows[b] ablated.
+
+        Args:
+            rows: ablations that differ in their heads alone, one for each row.
+
+        Raises:
+            HeadscopeError: they differ in more, or do not fit the model.
+        """
+        first = rows[0]
+        kinds = {(row.mode, row.part, id(row.reference)) for row in rows}
+        if len(kinds) > 1:
+            raise HeadscopeError("Ablations of one batch differ in their heads alone.")
+        for row in rows:
+            row.check(model)
+        heads = [by_layer(parse_heads(row.heads)) for row in rows]
+        with model.entered(lambda attention, attend: first._attend(attention, attend, heads)):
+            yield model
+
+    def _attend(
+        self, attention: Attention, attend: Attend, heads: Sequence[dict[int, list[int]]]
+    ) -> Attended:
+        """Ablate the given heads by layer, for each row of the batch or for all alike."""
+        if not any(attention.layer in layers for layers in heads):
             return attend(attention)
         assert attention.run is not None
         rows = attention.run.rows_in(self.part, attention.query_positions)
-        index = torch.tensor(heads, device=attention.q.device)
-        chosen = torch.zeros(attention.n_heads, dtype=torch.bool, device=index.device)
-        chosen[index] = True
-        where = rows[:, None, :, None] & chosen[:, None, None]
+        chosen = torch.zeros(len(heads), attention.n_heads, dtype=torch.bool)
+        for row, layers in enumerate(heads):
+            chosen[row, layers.get(attention.layer, [])] = True
+        where = rows[:, None, :, None] & chosen.to(rows.device)[:, :, None, None]
         if self.mode == "uniform":
             return attend(attention.with_q(attention.q.masked_fill(where, 0)))
         attended = attend(attention)
         return attended.with_z(torch.where(where, self._instead(attended, where), attended.z))
+
+    @property
+    def reads_prompt_alike(self) -> bool:
+        return self.part in ("answer", "decode")
 
     def _instead(
         self, attended: Attended, where: Bool[Tensor, "batch head query 1"]

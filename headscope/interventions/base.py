@@ -42,6 +42,14 @@ class Intervention(Registered, Life, ABC):
     def check(self, model: "HeadModel") -> None:
         """Refuse a model that the method's parameters do not fit, before anything is changed."""
 
+    @property
+    def reads_prompt_alike(self) -> bool:
+        """Whether a prompt's keys, but its last token's, are what they are without the method.
+
+        Then one prefill serves many conditions; False is always safe.
+        """
+        return False
+
     @contextmanager
     def __call__(self, model: "HeadModel") -> Iterator["HeadModel"]:
         self.check(model)

@@ -51,7 +51,8 @@ class Haystack(PromptFamily):
         start = rng.randrange(len(filler.words(self.split)))
         needle, question, lead = fact.fill(key, answer)
         asked = Asked(_TASK, question, lead, answer, chat, system)
-        facts = {"depth": depth, "kind": self.kind, "template": fact.needle, "key": key}
+        facts = {"length": length, "depth": depth, "kind": self.kind}
+        facts |= {"template": fact.needle, "key": key}
 
         def draft(words: list[str]) -> Draft:
             woven = weave(words, [(depth, needle)])

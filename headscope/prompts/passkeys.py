@@ -68,7 +68,8 @@ class Passkeys(PromptFamily):
         question = f"What is the {ORDINALS[asked_for]} passkey to the vault?"
         answer = keys[asked_for]
         asked = Asked(_TASK, question, leads[asked_for], answer, self.chat)
-        facts = {"asked": asked_for, "passkeys": self.passkeys, "depth": depths[asked_for]}
+        facts = {"length": length, "asked": asked_for, "passkeys": self.passkeys}
+        facts |= {"depth": depths[asked_for]}
 
         def draft(words: list[str]) -> Draft:
             woven = weave(words, placed)
