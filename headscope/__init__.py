@@ -14,6 +14,8 @@ _HOMES = {
     "HeadMap": "headscope.headmap",
     "Reference": "headscope.interventions.ablate",
     "Validation": "headscope.evals.validation",
+    "Evaluation": "headscope.evals.evaluation",
+    "evaluate": "headscope.evals.evaluate",
     "load": "headscope.loading",
     "read_heads": "headscope.export.reading",
     "scan": "headscope.scanning",
@@ -23,6 +25,8 @@ _HOMES = {
 if TYPE_CHECKING:
     from headscope.attention import Attention
     from headscope.errors import HeadscopeError
+    from headscope.evals.evaluate import evaluate
+    from headscope.evals.evaluation import Evaluation
     from headscope.evals.validate import validate
     from headscope.evals.validation import Validation
     from headscope.export.reading import read_heads
@@ -35,12 +39,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Ablate",
     "Attention",
+    "Evaluation",
     "HeadMap",
     "HeadModel",
     "HeadscopeError",
     "Reference",
     "Validation",
     "__version__",
+    "evaluate",
     "load",
     "read_heads",
     "scan",

@@ -88,13 +88,13 @@ def _typed(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     return {name: TypeAdapter(types[name]).validate_python(v) for name, v in values.items()}
 
 
-def as_names(text: str | None) -> Any:
-    """ "a,b" -> ["a", "b"], "all" -> "all"."""
+def as_names(text: str | None, flag: str = "--probes", listed: str = "probes") -> Any:
+    """ "a,b" -> ["a", "b"], "all" -> "all"; `headscope LISTED` says what there is."""
     if text is None or text == "all":
         return text
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise HeadscopeError("--probes names no probe; `headscope probes` lists them.")
+        raise HeadscopeError(f"{flag} names none; `headscope {listed}` lists them.")
     return names
 
 

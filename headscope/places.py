@@ -1,20 +1,16 @@
 """Where the command line keeps results, and where it finds a run's model again."""
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from headscope.errors import HeadscopeError
-from headscope.evals.validation import Validation
+from headscope.evals.base import Eval
 from headscope.headmap import HeadMap
 from headscope.heads import Head, label
 from headscope.loading import BackendName, load
 from headscope.model import HeadModel
-from headscope.prompts.base import PromptFamily
 
 
 def heads_name(heads: Sequence[Head]) -> str:
@@ -23,24 +19,24 @@ def heads_name(heads: Sequence[Head]) -> str:
     return names if len(names) <= 100 else f"{len(heads)}-heads-{_digest(names)}"
 
 
-def validation_path(
-    run: Path, head_map: HeadMap, name: str, prompts: PromptFamily, controls: int, seed: int
-) -> Path:
-    """The file of a validation: by its name, and by its settings too where that holds another.
+def validation_path(run: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """The file of a validation: the same command finds the same file, and goes on there.
 
-    The same command finds the same file, so that it goes on where it was cut off.
+    Args:
+        name: what it tests, for people.
+        settings: everything that it depends on.
     """
-    folder = run / "validations"
-    path = folder / f"{name}.json"
-    if not path.exists():
-        return path
-    old, wanted = Validation.load(path), {"family": prompts.name, **asdict(prompts)}
-    tested, drawn = len(old.tested), sum(c.kind == "uniform" for c in old.conditions)
-    possible = math.comb(max(0, len(head_map.heads()) - tested), tested)
-    same = old.seed == seed and old.prompts == json.loads(json.dumps(wanted))
-    if same and drawn == min(controls, possible):
-        return path
-    return folder / f"{name}-{_digest(json.dumps([wanted, seed, controls]))}.json"
+    return run / "validations" / f"{name}-{_digest(repr(sorted(settings.items())))}.json"
+
+
+def evaluation_path(
+    model: HeadModel, tasks: Sequence[Eval], changes: Sequence[str], seed: int | None
+) -> Path:
+    """The file of an evaluation, in the same way."""
+    names = "-".join(task.name for task in tasks)
+    names = names if len(names) <= 60 else f"{len(tasks)}-evals"
+    settings = (model.fingerprint, list(tasks), list(changes), seed)
+    return Path("runs") / f"{model.name}-evals" / f"{names}-{_digest(repr(settings))}.json"
 
 
 def reopened(run: Path, head_map: HeadMap, device: str | None) -> HeadModel:

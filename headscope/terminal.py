@@ -15,7 +15,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from headscope import printed_evals
 from headscope.compare import Comparison
+from headscope.evals.evaluation import Evaluation
 from headscope.evals.validation import Validation
 from headscope.headmap import HeadMap
 from headscope.printed import TIES, roles
@@ -54,9 +56,6 @@ class Bars:
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done)
 
-    def prompts(self, done: int, total: int) -> None:
-        self.family("prompts", done, total)
-
 
 def show_top(head_map: HeadMap, k: int) -> None:
     """Every role that was measured: how many heads have it, how surely, and the first of them."""
@@ -64,25 +63,13 @@ def show_top(head_map: HeadMap, k: int) -> None:
 
 
 def show_validation(validation: Validation) -> None:
-    """The table of a causal test, and its one sentence."""
-    table = Table(
-        title=f"{validation.model}: {validation.mode} ablation, rows: {validation.part}, "
-        f"{validation.done} prompts",
-        title_justify="left",
-    )
-    for column in ("heads", "sets", "exact match", "log p", "change [95 %]"):
-        table.add_column(column, justify="left" if column == "heads" else "right")
-    for row in validation.table().to_dict("records"):
-        table.add_row(
-            row["condition"].replace("_", "-"),
-            str(row["sets"]),
-            f"{row['exact']:.2f} [{row['exact.low']:.2f}–{row['exact.high']:.2f}]",
-            f"{row['logp']:.2f}",
-            f"{row['logp_change']:+.2f} [{row['logp_change.low']:+.2f}, "
-            f"{row['logp_change.high']:+.2f}]",
-        )
-    out.print(table)
-    say(validation.claim())
+    """The tables of a causal test, and its sentences."""
+    out.print(printed_evals.validation(validation))
+
+
+def show_evaluation(evaluation: Evaluation, by: str | None) -> None:
+    """The tables of an evaluation, and one sentence for each change."""
+    out.print(printed_evals.evaluation(evaluation, by))
 
 
 def show_comparison(comparison: Comparison) -> None:

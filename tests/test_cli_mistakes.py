@@ -105,15 +105,15 @@ def test_validate_takes_lengths(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     asked = []
 
     def validated(*_: Any, **options: Any) -> None:
-        asked.append((options["prompts"], options["out"]))
+        asked.append(options)
         raise HeadscopeError("not here.")
 
     monkeypatch.setattr(places, "reopened", lambda *_: None)
     monkeypatch.setattr(validate, "validate", validated)
     assert "not here" in refused("validate", run, "--lengths", "256,300", "--samples", 2, "--quiet")
-    ((family, _),) = asked
-    assert (family.name, family.split, family.samples) == ("needle", "test", 2)
-    assert family.lengths == (256, 300)
+    (options,) = asked
+    assert (options["prompts"], options["tasks"], options["samples"]) == (None, None, 2)
+    assert options["lengths"] == (256, 300)
     assert "--lengths takes whole numbers" in refused("validate", run, "--lengths", "x")
     own = run / "own.jsonl"
     own.write_text('{"text": "a b", "answer": " c"}')

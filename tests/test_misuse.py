@@ -11,6 +11,7 @@ from tiny import tiny_model, tiny_tokenizer
 import headscope
 from headscope import heads
 from headscope.errors import HeadscopeError
+from headscope.evals.evaluate import evaluate
 from headscope.evals.validate import validate
 from headscope.model import HeadModel
 from headscope.probes.sink import Sink
@@ -19,6 +20,7 @@ from headscope.scanning import scan
 # As they are outside of tests, where nobody checks types.
 _scan: Any = inspect.unwrap(scan)
 _validate: Any = inspect.unwrap(validate)
+_evaluate: Any = inspect.unwrap(evaluate)
 _forward: Any = inspect.unwrap(HeadModel.forward)
 _generate: Any = inspect.unwrap(HeadModel.generate)
 _parse: Any = inspect.unwrap(heads.parse_heads)
@@ -30,6 +32,10 @@ _parse: Any = inspect.unwrap(heads.parse_heads)
         (lambda m: _scan("smollm2", ["sink"]), r"headscope\.load\('smollm2'\)"),
         (lambda m: _scan(m.hf, ["sink"]), "instead of a LlamaForCausalLM"),
         (lambda m: _validate("smollm2", ["L0H1"]), r"headscope\.load\('smollm2'\)"),
+        (lambda m: _validate(m, ["L0H1"], kinds=("x",)), "no 'x' controls; choose among uniform"),
+        (lambda m: _validate(m, ["L0H1"], mode="x"), "mode is one of zero"),
+        (lambda m: _evaluate("smollm2", ["needle"]), r"headscope\.load\('smollm2'\)"),
+        (lambda m: _evaluate(m, ["needle"], changes={"x": ["y"]}), "A change is an intervention"),
         (lambda m: _scan(m, [Sink]), r"pass one of it, Sink\(\)"),
         (lambda m: _scan(m, [3]), "3 is no probe"),
         (lambda m: _scan(m, ["sink"], lengths=64), "list of whole numbers, not 64"),

@@ -12,8 +12,13 @@ from organisms import rope_organism
 
 import headscope
 from headscope.errors import HeadscopeError
-from headscope.evals.forced import forced_answer, prefilled
-from headscope.evals.validate import needles_for, validate
+from headscope.evals.base import Eval, Item
+from headscope.evals.choosing import needles_for
+from headscope.evals.effects import Effects, effects
+from headscope.evals.given import given
+from headscope.evals.measured import digest
+from headscope.evals.scoring import scored
+from headscope.evals.validate import validate
 from headscope.evals.validation import Validation
 from headscope.model import HeadModel
 from headscope.probes.induction import Induction
@@ -30,20 +35,6 @@ class Echo(PromptFamily):
 
 
 PromptFamily.registry.pop("echo")
-
-
-def test_forced_answers_equal_the_sum_of_single_steps(llama: HeadModel) -> None:
-    prompt = Echo(samples=1).prompt(0, llama.tokenizer)
-    logits = llama(list(prompt.token_ids + prompt.answer_ids)).log_softmax(-1)[0]
-    n = len(prompt)
-    want = sum(float(logits[n - 1 + i, t]) for i, t in enumerate(prompt.answer_ids))
-    found = forced_answer(llama, prompt)
-    assert found.logp == pytest.approx(want, abs=1e-3)
-    cache = prefilled(llama, prompt)
-    for _ in range(2):  # the cache is left as it was found
-        assert forced_answer(llama, prompt, cache).logp == pytest.approx(want, abs=1e-3)
-    with pytest.raises(HeadscopeError, match="expects no answer"):
-        forced_answer(llama, Prompt((3, 4)))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +59,7 @@ def test_planted_heads_matter_and_random_ones_do_not(
     assert table.loc["tested", "exact"] <= 0.2
     assert table.loc["uniform", "exact"] >= 0.7
     assert max(result.p_values().values()) <= 0.2
-    assert result.p_values()["layer_matched.logp"] == pytest.approx(1 / 11)
+    assert result.p_values()["layer_matched.value"] == pytest.approx(1 / 11)
     assert "L" in result.claim()
     assert "too few" in result.claim()
     again = Validation.load(tmp_path / "v.json")
@@ -91,18 +82,20 @@ PromptFamily.registry.pop("long")
 
 def test_lengths_reach_the_prompts(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
     model, head_map = organism
-    options: dict[str, Any] = {"role": "induction", "k": 1, "controls": 0}
-    result = validate(model, head_map, prompts=Long(samples=2), lengths=[20, 31], **options)
-    assert result.prompts["lengths"] == (20, 31)
-    assert result.digests == [p.digest for p in Long(2, lengths=(20, 31)).prompts(model.tokenizer)]
+    options: dict[str, Any] = {"role": "induction", "k": 1, "controls": 0, "direction": "gain"}
+    lengths = (20, 31, 22, 29, 30, 31)
+    result = validate(model, head_map, prompts=Long(samples=6), lengths=lengths, **options)
+    assert result.target.parameters["family"]["lengths"] == list(lengths)
+    made = [Item(p) for p in Long(6, lengths=lengths).prompts(model.tokenizer)]
+    assert result.target.digests == [digest(item) for item in made]
     with pytest.raises(HeadscopeError, match="have lengths of their own"):
-        validate(model, head_map, prompts=Echo(samples=2), lengths=[20], **options)
+        validate(model, head_map, prompts=Echo(samples=6), lengths=[20], **options)
 
 
 def test_what_cannot_be_tested_is_refused(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
     model, head_map = organism
     with pytest.raises(HeadscopeError, match=r"has 32 heads in all, so its top 33 cannot"):
-        validate(model, head_map, role="induction", k=33, prompts=Echo(samples=2))
+        validate(model, head_map, role="induction", k=33, prompts=Echo(samples=6))
     ids = tuple(range(3, 13)) * (model.context_length // 10)
     long = Prompt(ids, answer="x", answer_ids=ids[:20])
     with pytest.raises(HeadscopeError, match="do not fit"):
@@ -126,7 +119,7 @@ def test_useless_heads_are_not_claimed(organism: tuple[HeadModel, headscope.Head
     model, head_map = organism
     worst = head_map.to_pandas().sort_values("induction").head(2)
     heads = list(zip(worst["layer"], worst["head"], strict=True))
-    result = validate(model, heads, controls=19, prompts=Echo(samples=4, seed=9))
+    result = validate(model, heads, controls=19, prompts=Echo(samples=6, seed=9))
     assert "not significantly" in result.claim()
 
 
@@ -137,24 +130,24 @@ def test_a_validation_goes_on_where_it_stopped(
 
     def run(**options: Any) -> Validation:
         return validate(
-            model, head_map, role="induction", k=2, controls=2, prompts=Echo(samples=4, seed=9),
+            model, head_map, role="induction", k=2, controls=2, prompts=Echo(samples=6, seed=9),
             out=tmp_path / "v.json", **options,
         )  # fmt: skip
 
-    def stop(done: int, total: int) -> None:
-        if done == 2:
+    def stop(name: str, done: int, total: int) -> None:
+        if done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(progress=stop)
-    assert Validation.load(tmp_path / "v.json").done == 2
+    assert Validation.load(tmp_path / "v.json").done == 4
     seen: list[int] = []
-    result = run(progress=lambda done, total: seen.append(done))
-    assert seen == [2, 3, 4]
+    result = run(progress=lambda name, done, total: seen.append(done))
+    assert seen == [4, 5, 6]
     whole = validate(
-        model, head_map, role="induction", k=2, controls=2, prompts=Echo(samples=4, seed=9)
+        model, head_map, role="induction", k=2, controls=2, prompts=Echo(samples=6, seed=9)
     )
-    assert [c.logp for c in whole.conditions] == [c.logp for c in result.conditions]
+    assert [s.logp for s in whole.target.scores] == [s.logp for s in result.target.scores]
     with pytest.raises(HeadscopeError, match="another validation"):
         run(mode="uniform")
     broken = json.loads((tmp_path / "v.json").read_text()) | {"mode": "melt"}
@@ -178,7 +171,8 @@ def test_detection_prompts_are_refused_for_the_test(
         validate(opened("llama"), ["L0H1"], found_on=head_map)
     with pytest.raises(HeadscopeError, match="at least one head"):
         validate(model, [])
-    refused: list[dict[str, Any]] = [{"samples": 0}, {"controls": -1}, {"seed": -1}]
+    refused: list[dict[str, Any]] = [{"samples": 0}, {"samples": 3}, {"seed": -1}]
+    refused += [{"controls": -1}, {"controls": 100}, {"doses": (2,)}]
     for bad in refused:
         with pytest.raises(HeadscopeError):
             validate(model, ["L0H1"], **bad)
@@ -188,7 +182,7 @@ def needles(path: Path, spans: bool, code: int = 31) -> Path:
     """Prompts of single words that the organism's tokenizer knows, with or without spans."""
     lines: list[dict[str, Any]] = [
         {"text": f"w{code + i} w40 w41", "spans": {"needle": f"w{code + i}"}, "answer": " w42"}
-        for i in range(3)
+        for i in range(6)
     ]
     path.write_text("\n".join(json.dumps(x if spans else x | {"spans": {}}) for x in lines))
     return path
@@ -201,7 +195,8 @@ def test_prompts_without_their_spans_are_the_same_prompts(tmp_path: Path) -> Non
     with pytest.raises(HeadscopeError, match="used to find the heads"):
         validate(model, found, role="previous_token", k=1, prompts=bare)
     other = Jsonl(path=str(needles(tmp_path / "c", False, code=61)))
-    assert validate(model, found, role="previous_token", k=1, controls=1, prompts=other).done == 3
+    options: dict[str, Any] = {"role": "previous_token", "k": 1, "direction": "gain"}
+    assert validate(model, found, controls=1, prompts=other, **options).done == 6
     for change in (lambda: needles(tmp_path / "a", True, 70), (tmp_path / "a").unlink):
         change()
         with pytest.raises(HeadscopeError, match="not there any more as it was"):
@@ -241,9 +236,9 @@ def test_every_prompt_is_checked_before_the_first_pass(
     model = opened("llama")
     with (
         model.observed(lambda a: passes.append(1)),
-        pytest.raises(HeadscopeError, match=f"Prompt 3 of mixed.*{message}"),
+        pytest.raises(HeadscopeError, match=f"Question 3 of mixed.*{message}"),
     ):
-        validate(model, ["L0H1"], prompts=Mixed(samples=3), out=tmp_path / "v.json")
+        validate(model, ["L0H1"], prompts=Mixed(samples=6), out=tmp_path / "v.json")
     assert not passes
     assert not list(tmp_path.iterdir())
 
@@ -268,29 +263,31 @@ def test_needles_that_do_not_fit_are_left_out(smollm2: HeadModel) -> None:
 def test_as_many_controls_as_there_are(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
     """One head of eight in its layer has seven layer-matched controls, too few for p <= 0.05."""
     model, _ = organism
-    result = validate(model, ["L0H1"], controls=19, prompts=Echo(samples=2, seed=9))
+    result = validate(model, ["L0H1"], controls=19, prompts=Echo(samples=6, seed=9))
     assert result.table().set_index("condition")["sets"].to_dict() == {
         "base": 1, "tested": 1, "uniform": 19, "layer_matched": 7,
     }  # fmt: skip
     assert "7 layer-matched control sets are too few to add to that" in result.claim()
-    alone = validate(model, ["L0H1"], controls=0, prompts=Echo(samples=2, seed=9))
-    assert "0 uniform control sets and 0 layer-matched" in alone.claim()
-    assert "(" not in alone.claim().split("nats")[0].split("prompts")[1]
+    alone = validate(model, ["L0H1"], controls=0, prompts=Echo(samples=6, seed=9))
+    assert "too few to say" in alone.claim()
+    assert "(" not in alone.claim().split("nats")[0].split("questions")[1]
 
 
 def test_references_fit_the_context(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
     model, _ = organism
-    result = validate(model, ["L0H1"], controls=1, mode="mean", prompts=Echo(samples=1, seed=9))
-    assert result.done == 1
+    result = validate(model, ["L0H1"], controls=1, mode="mean", prompts=Echo(samples=6, seed=9))
+    assert result.done == 6
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"conditions": []}, "one unablated"),
-        ({"schema_version": 9}, "newer headscope"),
-        ({"seed": -2}, "negative"),
-        ({"digests": []}, "same prompts"),
+        ({"schema_version": 9}, "a newer headscope"),
+        ({"schema_version": 1}, "an older headscope"),
+        ({"seed": -2}, "greater than or equal to 0"),
+        ({"tasks": []}, "lacks the evals"),
+        ({"targets": 2}, "lacks the evals"),
     ],
 )
 def test_a_validation_that_contradicts_itself_is_damaged(
@@ -298,7 +295,79 @@ def test_a_validation_that_contradicts_itself_is_damaged(
 ) -> None:
     model, _ = organism
     path = tmp_path / "v.json"
-    validate(model, ["L0H1"], controls=1, prompts=Echo(samples=1, seed=9), out=path)
+    validate(model, ["L0H1"], controls=1, prompts=Echo(samples=6, seed=9), out=path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(HeadscopeError, match=message):
         Validation.load(path)
+
+
+def test_what_leaves_no_room_for_a_change_is_refused(
+    organism: tuple[HeadModel, headscope.HeadMap],
+) -> None:
+    model, head_map = organism
+    with pytest.raises(HeadscopeError, match=r"every question right of the 6 of echo .* a gain"):
+        validate(model, head_map, role="induction", prompts=Echo(6, seed=9), direction="gain")
+    with pytest.raises(HeadscopeError, match=r"no question right of the 6 of echo .* a drop"):
+        validate(opened("llama"), ["L0H1"], prompts=Echo(6, seed=9))
+
+
+def test_doses_and_spared_evals(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
+    """Two heads are planted, which share the work."""
+    model, head_map = organism
+    result = validate(
+        model, head_map, role="induction", k=2, doses=[1, 4, 2], controls=20, dose_controls=5,
+        prompts=Echo(samples=6, seed=9), spared=[Foretold(6)], part="answer",
+    )  # fmt: skip
+    doses = result.doses().set_index("k")
+    assert list(doses.index) == [1, 2, 4]
+    assert doses["confirmatory"].to_dict() == {1: False, 2: True, 4: False}
+    assert doses["uniform.sets"].to_dict() == {1: 5, 2: 20, 4: 5}
+    assert doses.loc[2, "change"] < doses.loc[1, "change"] < 0
+    assert doses.loc[2, "uniform.p"] == pytest.approx(1 / 21)
+    spared = result.doses(1).set_index("k")
+    assert spared["uniform.sets"].to_dict() == {1: 0, 2: 20, 4: 0}
+    table = result.specificity().set_index("task")
+    assert table.loc["echo", "verdict"] == "more than random heads"
+    assert table.loc["echo", "beyond.high"] < 0
+    # The planted heads speak where there is no copy too: without them random tokens are likelier.
+    assert table.loc["foretold", "verdict"] == "not spared"
+    assert table.loc["foretold", "change.low"] > 1
+    assert len(result.claims()) == 2
+    assert "it is not spared" in result.claims()[1]
+    item = Item(Echo(samples=6, seed=9).prompt(2, model.tokenizer))
+    with headscope.Ablate(result.tested, part="answer")(model):
+        (want,) = scored(model, item)
+    assert result.target.scores[1].logp[2] == pytest.approx(want.logp, abs=1e-4)
+
+
+class Foretold(Eval):
+    """The first tokens of a random block, which no head can know."""
+
+    metric = "tokens"
+    source = licence = "none"
+
+    def item(self, index: int, tokenizer: Any) -> Item:
+        ids = Echo(seed=self.seed + 50).prompt(index, tokenizer).token_ids
+        return Item(Prompt(ids[:3], answer="x", answer_ids=ids[3:9]))
+
+
+Eval.registry.pop("foretold")
+
+
+def test_a_head_alone_is_found_among_all(
+    organism: tuple[HeadModel, headscope.HeadMap], tmp_path: Path
+) -> None:
+    model, head_map = organism
+    task = given(Echo(samples=12, seed=9))
+    found = effects(model, task, part="answer", out=tmp_path / "e.json")
+    table = found.table().set_index("name")
+    assert len(table) == len(head_map.to_pandas())
+    planted = set(head_map.top("induction", 2)["name"])
+    assert planted & {name for name, q in table["q"].items() if q <= 0.05}
+    assert set(table.index[:1]) <= planted
+    assert (table["q"] >= table["p"]).all()
+    assert "false discovery rate of 0.05" in found.claim()
+    assert Effects.load(tmp_path / "e.json") == found
+    assert effects(model, task, part="answer", out=tmp_path / "e.json") == found
+    with pytest.raises(HeadscopeError, match="other effects"):
+        effects(model, task, part="all", out=tmp_path / "e.json")

@@ -2,11 +2,20 @@
 
 import sys
 
-from headscope.cli import measure, others, reading, reference
+from headscope.cli import evaluating, measure, others, reading, reference, validating
 from headscope.cli.base import app
 from headscope.errors import HeadscopeError
 
-__all__ = ["app", "main", "measure", "others", "reading", "reference"]
+__all__ = [
+    "app",
+    "evaluating",
+    "main",
+    "measure",
+    "others",
+    "reading",
+    "reference",
+    "validating",
+]
 
 
 def main() -> None:

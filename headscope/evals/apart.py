@@ -1,57 +1,56 @@
 """Whether prompts are others than those that heads were found on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from headscope.catalog import families
 from headscope.errors import HeadscopeError
+from headscope.evals.base import Eval
 from headscope.headmap import HeadMap
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.jsonl import Jsonl
 from headscope.runinfo import FamilyInfo
 
+_FILES = (Jsonl.name, "own")  # evals whose questions come from files
 _SEEN = "These prompts were used to find the heads; test on others (another split or file)."
 
 
 def check_apart(
-    head_map: HeadMap,
-    family: PromptFamily,
-    prompts: Sequence[Prompt],
-    tokenizer: PreTrainedTokenizerBase,
+    head_map: HeadMap, task: Eval, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Refuse prompts on which the heads of a map were found, whatever is known of their spans.
+    """Refuse questions on which the heads of a map were found, whatever is known of their spans.
 
     Spans and answers are part of a prompt's digest, but a model reads tokens alone: the prompts
     of the scan are made again to compare those. Families that make their prompts can only agree
     with their own kind; the lines of a file may have been taken from anywhere.
 
     Raises:
-        HeadscopeError: a prompt was used, or both are files and that of the scan has changed.
+        HeadscopeError: a prompt was used, the eval draws from the split that finds heads, or both
+            are files and that of the scan has changed.
     """
+    if task.split == "detect":
+        raise HeadscopeError(
+            f"The eval {task.title!r} draws from the split 'detect', which is for finding heads; "
+            "test them on split='test'."
+        )
     digests = {digest for info in head_map.info.families.values() for digest in info.digests}
     if any(prompt.digest in digests for prompt in prompts):
         raise HeadscopeError(_SEEN)
-    tokens = {prompt.token_ids for prompt in prompts}
-    for info in _alike(head_map, family):
+    tokens, own = {prompt.token_ids for prompt in prompts}, task.title in _FILES
+    for info in head_map.info.families.values():
+        if not own and info.family not in (task.title, Jsonl.name):
+            continue
         again = _again(info, tokenizer)
         if any(prompt.token_ids in tokens for prompt in again):
             raise HeadscopeError(_SEEN)
-        from_files = info.family == Jsonl.name and isinstance(family, Jsonl)
-        if from_files and [prompt.digest for prompt in again] != info.digests:
+        if info.family == Jsonl.name and own and [p.digest for p in again] != info.digests:
             raise HeadscopeError(
                 f"The heads were found on {info.parameters.get('path')!r}, which is not there any "
                 "more as it was, so that nobody can tell whether these prompts are others; put it "
                 "back, or test on generated prompts."
             )
-
-
-def _alike(head_map: HeadMap, family: PromptFamily) -> Iterator[FamilyInfo]:
-    """Families of a scan that may hold the same tokens as another one."""
-    for info in head_map.info.families.values():
-        if isinstance(family, Jsonl) or info.family in (family.name, Jsonl.name):
-            yield info
 
 
 def _again(info: FamilyInfo, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:

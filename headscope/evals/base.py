@@ -1,4 +1,4 @@
-"""Evals: seeded questions with known answers, each forced by prefix and scored by log-probability."""
+"""Evals: seeded questions with known answers, forced by prefix, scored by log-probability."""
 
 import random
 from abc import ABC, abstractmethod
@@ -88,6 +88,11 @@ class Eval(Registered, ABC):
         """Refuse lengths that no prompt can have."""
         if any(length < 1 for length in self.lengths):
             raise HeadscopeError(f"The eval {self.name!r} needs lengths of at least one token.")
+
+    @property
+    def title(self) -> str:
+        """What it is called in results; prompts of a family of this name may be the same."""
+        return self.name
 
     @abstractmethod
     def item(self, index: int, tokenizer: PreTrainedTokenizerBase) -> Item:

@@ -3,12 +3,14 @@
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
 
+from headscope.errors import HeadscopeError
 from headscope.heads import Head
 
 HeadSet = tuple[Head, ...]
+_NEAREST = 10
 
 
 def uniform_sets(
@@ -34,6 +36,60 @@ def layer_matched_sets(
         layer: [h for h in heads if h[0] == layer and h not in set(tested)] for layer in wanted
     }
     return _drawn(others, dict(wanted), count, random.Random(f"layer-{seed}"))
+
+
+def check_layer_matched(heads: Sequence[Head], tested: Sequence[Head]) -> None:
+    """Refuse a tested set that no other heads of the same layers can match.
+
+    Raises:
+        HeadscopeError: it names the layer.
+    """
+    for layer, wanted in Counter(layer for layer, _ in tested).items():
+        total = sum(head[0] == layer for head in heads)
+        if total - wanted < wanted:
+            raise HeadscopeError(
+                f"Layer {layer} has {total} heads and {wanted} of them are tested, so that "
+                f"{total - wanted} are left where {wanted} have to be drawn; test fewer heads of "
+                "it, or leave layer-matched controls out (kinds)."
+            )
+
+
+def norm_matched_sets(
+    heads: Sequence[Head],
+    tested: Sequence[Head],
+    norms: Mapping[Head, float],
+    count: int,
+    seed: int = 0,
+) -> list[HeadSet]:
+    """Different sets in which each tested head is replaced by another of about its norm.
+
+    Each replacement is drawn from the `_NEAREST` untested heads whose norms are nearest on a
+    logarithmic scale, more where the sets would otherwise be too few; no head is in a set twice.
+
+    Args:
+        norms: of every head, e.g. the mean of ||z W_O||; positive.
+    """
+    others = [head for head in heads if head not in set(tested)]
+    rng = random.Random(f"norm-{seed}")
+
+    def near(head: Head, most: int) -> list[Head]:
+        log = math.log(max(norms[head], 1e-12))
+        return sorted(others, key=lambda h: abs(math.log(max(norms[h], 1e-12)) - log))[:most]
+
+    drawn: dict[HeadSet, None] = {}
+    for most in range(max(_NEAREST, 2 * len(tested)), len(others) + 2 * _NEAREST, _NEAREST):
+        pools = [near(head, most) for head in tested]
+        for _ in range(20 * count):
+            if len(drawn) == count:
+                return list(drawn)
+            chosen = dict[Head, None]()
+            for pool in rng.sample(pools, len(pools)):
+                free = [head for head in pool if head not in chosen]
+                if free:
+                    chosen[rng.choice(free)] = None
+            if len(chosen) == len(tested):
+                drawn[tuple(sorted(chosen))] = None
+    return list(drawn)
 
 
 def _drawn(

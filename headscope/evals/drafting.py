@@ -1,4 +1,4 @@
-"""What evals do with a prompt that is still text: bring it to length, and find its choices' tokens."""
+"""What evals do with a prompt that is still text: bring it to length, find its choices."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace

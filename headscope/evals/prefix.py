@@ -55,5 +55,6 @@ class Prefix:
     def fork(self) -> Cache:
         """A cache that begins with the prompt, for a batch of any size; the prompt stays whole."""
         cache = DynamicCache()
-        cache.layers = [_SharedLayer(cast(DynamicLayer, layer)) for layer in self._cache.layers]
+        layers = [_SharedLayer(cast(DynamicLayer, layer)) for layer in self._cache.layers]
+        cache.layers = cast(Any, layers)
         return cache

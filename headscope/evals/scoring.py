@@ -1,11 +1,11 @@
 """How well a model says the answers of an eval, for one set of ablated heads after the other."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
@@ -17,6 +17,8 @@ from headscope.model import HeadModel
 # Tokens of one pass over many rows. More fill a CPU's caches no better, and logits of a large
 # vocabulary take 200 kB for each.
 _TOKENS = {"cpu": 512, "cuda": 8192}
+
+Said = tuple[Float[Tensor, " _"], Bool[Tensor, " _"]]  # nats; whether it is the most likely
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Scored:
         margin: log of the probability of all right answers less that of all wrong ones, in nats;
             None where there is no choice.
         tokens: how many tokens were counted.
+        curve: mean nats of the tokens of each bucket.
     """
 
     logp: float
     exact: bool
     margin: float | None
     tokens: int
+    curve: tuple[float, ...] = ()
 
 
 @torch.no_grad()
@@ -45,7 +49,7 @@ def scored(
     masks: Sequence[Ablate] | None = None,
     prefix: Prefix | None = None,
 ) -> list[Scored]:
-    """Score an item once for each of several ablations of one kind, many of them in one pass.
+    """Score an item once for each of several ablations, many of them in one pass.
 
     Args:
         masks: ablations that differ in their heads alone; the model as it is if left out.
@@ -55,33 +59,50 @@ def scored(
     Raises:
         HeadscopeError: the item expects no answer.
     """
-    prompt = item.prompt
-    if not prompt.answer_ids:
+    if not item.prompt.answer_ids:
         raise HeadscopeError("This prompt expects no answer, so none can be scored.")
-    answers = (prompt.answer_ids, *item.right, *item.wrong)
-    # Answers that begin alike are read together: all single tokens from one row.
-    feeds = list(dict.fromkeys(answer[:-1] for answer in answers))
-    feeds = [f for f in feeds if not any(g != f and g[: len(f)] == f for g in feeds)]
-    jobs = [(mask, feed) for mask in range(len(masks or [0])) for feed in range(len(feeds))]
-    found: dict[tuple[int, TokenIds], tuple[Tensor, Tensor]] = {}
-    for batch in _batches(jobs, len(prompt), max(map(len, feeds)), model, prefix is not None):
-        logits = _pass(model, item, [feeds[f] for _, f in batch], prefix,
-                       None if masks is None else [masks[m] for m, _ in batch])  # fmt: skip
+    answers = (item.prompt.answer_ids, *item.right, *item.wrong)
+    feeds = _feeds(answers)
+    if item.chunk:
+        return [_score(item, [_streamed(model, item, mask)]) for mask in masks or (None,)]
+    if prefix is None and len(feeds) > 1:
+        # Each answer would take the prompt through the model again.
+        return [_one(model, item, mask) for mask in masks or (None,)]
+    jobs = [(mask, feed) for mask in range(len(masks or (None,))) for feed in feeds]
+    said: dict[tuple[int, TokenIds], Said] = {}
+    for batch in _batches(jobs, item, model, prefix is not None):
+        chosen = None if masks is None else [masks[mask] for mask, _ in batch]
+        logits = _pass(model, item, [feed for _, feed in batch], prefix, chosen)
         for row, (mask, feed) in enumerate(batch):
             for answer in answers:
-                key = mask, answer
-                if key not in found and feeds[feed][: len(answer) - 1] == answer[:-1]:
-                    found[key] = _said(logits[row, : len(answer)], answer)
+                if answer[:-1] == feed[: len(answer) - 1]:
+                    said[mask, answer] = _said(logits[row, : len(answer)], answer)
     return [
-        _score(item, [found[mask, answer] for answer in answers])
-        for mask in range(len(masks or [0]))
+        _score(item, [said[mask, answer] for answer in answers])
+        for mask in range(len(masks or (None,)))
     ]
 
 
+def _feeds(answers: Sequence[TokenIds]) -> list[TokenIds]:
+    """What has to be read to foretell every token of some answers: those that begin alike are read
+    together, and single tokens need nothing."""
+    heads = list(dict.fromkeys(answer[:-1] for answer in answers))
+    return [h for h in heads if not any(o != h and o[: len(h)] == h for o in heads)]
+
+
+def _one(model: HeadModel, item: Item, mask: Ablate | None) -> Scored:
+    with _scope(model, mask):
+        return scored(model, item, None, Prefix.of(model, item.prompt))[0]
+
+
+def _scope(model: HeadModel, mask: Ablate | None) -> AbstractContextManager[object]:
+    return nullcontext() if mask is None else mask(model)
+
+
 def _batches(
-    jobs: list[tuple[int, int]], prompt: int, answer: int, model: HeadModel, shared: bool
-) -> Iterator[list[tuple[int, int]]]:
-    tokens = 1 + answer if shared else prompt + answer
+    jobs: list[tuple[int, TokenIds]], item: Item, model: HeadModel, shared: bool
+) -> Iterator[list[tuple[int, TokenIds]]]:
+    tokens = max(len(feed) for _, feed in jobs) + (1 if shared else len(item.prompt))
     rows = max(1, _TOKENS.get(model.device.type, _TOKENS["cpu"]) // tokens)
     for start in range(0, len(jobs), rows):
         yield jobs[start : start + rows]
@@ -99,31 +120,49 @@ def _pass(
     width = max(map(len, feeds))
     # What pads a short answer on the right is seen by nothing that is read.
     rows = [(*start, *feed, *[0] * (width - len(feed))) for feed in feeds]
-    ids: Int[Tensor, "row token"] = torch.tensor(rows, device=model.device)
-    scope = nullcontext() if masks is None else Ablate.rowwise(model, masks)
-    with scope:
+    with nullcontext() if masks is None else Ablate.rowwise(model, masks):
         return model.forward(
-            ids,
+            torch.tensor(rows),
             cache=None if prefix is None else prefix.fork(),
             prompt_length=len(item.prompt),
             last=width + 1,
         )
 
 
-def _said(logits: Float[Tensor, "token vocab"], answer: TokenIds) -> tuple[Tensor, Tensor]:
-    """Nats of each token of an answer, and whether it is the most likely one."""
+def _streamed(model: HeadModel, item: Item, mask: Ablate | None) -> Said:
+    """The answer chunk by chunk, each behind a cache of all before it."""
+    prompt, answer = item.prompt, item.prompt.answer_ids
+    ids, n, found = (*prompt.token_ids, *answer[:-1]), len(prompt), list[Said]()
+    cache, held = model.new_cache(), 0
+    for start in range(0, len(answer), item.chunk):
+        target = answer[start : start + item.chunk]
+        stop = n + start + len(target) - 1
+        with _scope(model, mask):
+            logits = model.forward(
+                list(ids[held:stop]), cache=cache, prompt_length=n, last=len(target)
+            )
+        held = stop
+        found.append(_said(logits[0], target))
+    logp, best = zip(*found, strict=True)
+    return torch.cat(logp), torch.cat(best)
+
+
+def _said(logits: Float[Tensor, "token vocab"], answer: TokenIds) -> Said:
     want = torch.tensor(answer, device=logits.device)
     logp = logits.float().log_softmax(-1).gather(1, want[:, None])[:, 0]
     return logp.cpu(), (logits.argmax(-1) == want).cpu()
 
 
-def _score(item: Item, said: Sequence[tuple[Tensor, Tensor]]) -> Scored:
+def _score(item: Item, said: Sequence[Said]) -> Scored:
     logp, best = said[0]
     counts = torch.tensor(item.counted or (True,) * len(logp))
-    total, exact, margin = float(logp[counts].sum()), bool(best[counts].all()), None
+    exact, margin = bool(best[counts].all()), None
     if item.wrong:
         each = torch.stack([logp.sum() for logp, _ in said])
         right, wrong = each.split((1 + len(item.right), len(item.wrong)))
         margin = float(right.logsumexp(0) - wrong.logsumexp(0))
         exact = bool(right.max() > wrong.max())
-    return Scored(total, exact, margin, int(counts.sum()))
+    counted = logp[counts]
+    runs = counted.tensor_split(item.buckets) if item.buckets else ()
+    curve = tuple(float(run.mean()) for run in runs if len(run))
+    return Scored(float(counted.sum()), exact, margin, len(counted), curve)

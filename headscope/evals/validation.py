@@ -1,194 +1,139 @@
-"""What a causal test found: kept prompt by prompt, summed up in a table and one sentence."""
+"""What a causal test found: kept question by question, summed up in tables and sentences."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from headscope import storage
-from headscope.errors import HeadscopeError
-from headscope.evals.statistics import empirical_p, paired_bootstrap, wilson
-from headscope.heads import Head, label
+from headscope.evals import kept, verdicts
+from headscope.evals.conditions import Condition
+from headscope.evals.masking import Direction
+from headscope.evals.measured import Measured
+from headscope.heads import Head
 from headscope.interventions.ablate import Mode
 from headscope.run import Part
 
-Kind = Literal["base", "tested", "uniform", "layer_matched"]
-_CONTROLS: tuple[Kind, ...] = ("uniform", "layer_matched")
-SCHEMA = 1
-
-
-class Condition(BaseModel):
-    """One head set on every prompt: log-probability of the answer in nats, and exact match."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    kind: Kind
-    heads: list[tuple[int, int]]
-    logp: list[float] = []
-    exact: list[bool] = []
+SCHEMA = 2
 
 
 class Validation(BaseModel):
-    """What an ablation did, beside what random ablations did on the same prompts."""
+    """What an ablation did to some evals, beside what random ablations did to the same questions.
+
+    The first `targets` evals are those that the heads are said to be needed for; the others should
+    be spared. The dose `k` was named beforehand; other doses explore.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: int = Field(default=SCHEMA, le=SCHEMA)
+    schema_version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA)
     kind: Literal["validation"] = "validation"
     model: str
     fingerprint: str
     role: str
+    k: int = Field(ge=1)
     mode: Mode
     part: Part
-    seed: int
-    prompts: dict[str, Any]
-    digests: list[str]
-    answer_tokens: list[int]
+    direction: Direction = "drop"
+    seed: int = Field(ge=0)
+    conditions: list[Condition]
+    targets: int = Field(ge=1)
+    tasks: list[Measured]
     versions: dict[str, str]
     command: str = ""
-    conditions: list[Condition]
 
     @model_validator(mode="after")
     def _whole(self) -> "Validation":
-        kinds = [condition.kind for condition in self.conditions]
-        if kinds.count("base") != 1 or kinds.count("tested") != 1:
+        kinds = [(condition.kind, condition.k) for condition in self.conditions]
+        if kinds[:2] != [("base", 0), ("tested", self.k)] or kinds.count(("base", 0)) != 1:
             raise ValueError("it needs one unablated and one tested condition")
-        lengths = {len(values) for c in self.conditions for values in (c.logp, c.exact)}
-        if len(lengths) != 1 or max(lengths) > len(self.digests):
-            raise ValueError("its conditions were not measured on the same prompts")
-        if self.seed < 0:
-            raise ValueError("its seed is negative")
+        if len(self.tasks) < self.targets:
+            raise ValueError("it lacks the evals that it tests")
+        if any(not 2 <= len(task.scores) <= len(self.conditions) for task in self.tasks):
+            raise ValueError("its conditions were not measured on its evals")
         return self
 
     @property
     def done(self) -> int:
-        """Prompts measured so far."""
-        return min(len(condition.logp) for condition in self.conditions)
+        """Questions measured so far, of all evals together."""
+        return sum(task.done for task in self.tasks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question was measured."""
+        return all(task.done == len(task.digests) for task in self.tasks)
+
+    @property
+    def target(self) -> Measured:
+        """The first eval."""
+        return self.tasks[0]
 
     @property
     def tested(self) -> list[Head]:
-        return next(list(c.heads) for c in self.conditions if c.kind == "tested")
+        """The heads of the confirmatory dose."""
+        return list(self.conditions[1].heads)
 
-    def table(self) -> pd.DataFrame:
-        """One row a kind of condition.
+    def sets(self, kind: str, k: int | None = None, task: int = 0) -> list[int]:
+        """Indices of the conditions of a kind and dose (`k` if left out) that an eval measured."""
+        known = self.conditions[: len(self.tasks[task].scores)]
+        dose = (0 if kind == "base" else self.k) if k is None else k
+        return [i for i, c in enumerate(known) if c.kind == kind and c.k == dose]
 
-        Columns: condition, sets, exact (mean exact match) with its interval (Wilson for one set,
-        the range over sets for controls), logp (mean nats of the answer), logp_change from the
-        unablated model with a paired bootstrap interval over prompts.
+    def table(self, task: int = 0) -> pd.DataFrame:
+        """One row for each kind of condition at the confirmatory dose, for one eval.
+
+        Columns: condition, sets, exact (share of right answers, NaN for running text) with its
+        interval (Wilson for one set, the range over sets for controls), value (nats, see
+        `Measured.values`), change (of value, from the unablated model) with a paired bootstrap
+        interval over questions.
         """
-        base = self._of("base")[0]
-        rows = []
-        for kind in ("base", "tested", "uniform", "layer_matched"):
-            group = self._of(kind)
-            if not group:
-                continue
-            exact = np.array([np.mean(c.exact) for c in group])
-            change = np.mean([np.subtract(c.logp, base.logp) for c in group], axis=0)
-            low, high = (
-                wilson(sum(group[0].exact), len(group[0].exact))
-                if len(group) == 1
-                else (float(exact.min()), float(exact.max()))
-            )
-            change_low, change_high = paired_bootstrap(change, self.seed)
-            rows.append(
-                {
-                    "condition": kind,
-                    "sets": len(group),
-                    "exact": float(exact.mean()),
-                    "exact.low": low,
-                    "exact.high": high,
-                    "logp": float(np.mean([c.logp for c in group])),
-                    "logp_change": float(change.mean()),
-                    "logp_change.low": change_low,
-                    "logp_change.high": change_high,
-                }
-            )
-        return pd.DataFrame(rows)
+        return verdicts.table(self, task)
 
-    def p_values(self) -> dict[str, float]:
-        """Empirical p of the drop in log-probability and in exact match, per kind of control."""
-        found = {}
-        tested = self._of("tested")[0]
-        for kind in ("uniform", "layer_matched"):
-            group = self._of(kind)
-            for name in ("logp", "exact"):
-                drop = -float(np.mean(getattr(tested, name)))
-                drops = np.array([-float(np.mean(getattr(c, name))) for c in group])
-                if len(drops):
-                    found[f"{kind}.{name}"] = empirical_p(drop, drops)
-        return found
+    def p_values(self, task: int = 0, k: int | None = None) -> dict[str, float]:
+        """Empirical p of the change in value and in right answers, for each kind of control."""
+        return verdicts.p_values(self, task, k)
+
+    def doses(self, task: int = 0) -> pd.DataFrame:
+        """One row for each dose.
+
+        Columns: k, confirmatory, exact, change with its interval; for each kind of control its
+        sets, its mean change, the range that holds 90 % of the sets, and the empirical p.
+        """
+        return verdicts.doses(self, task)
+
+    def specificity(self) -> pd.DataFrame:
+        """One row for each eval, in nats per answer token so that evals can be compared.
+
+        Columns: task, expected ("changes" or "spared"), exact before and after, change with its
+        interval, the controls' mean change, beyond (tested less controls) with a two-way bootstrap
+        interval over questions and control sets, z (the same in standard deviations of the control
+        sets), p (the largest over the kinds of control; Holm over the evals expected to change),
+        verdict.
+        """
+        return verdicts.specificity(self)
+
+    def claims(self) -> list[str]:
+        """One sentence for each eval, which says no more than its numbers do."""
+        return verdicts.claims(self)
 
     def claim(self) -> str:
-        """One sentence, with its numbers, that says no more than they do."""
-        table = self.table().set_index("condition")
-        if not self.done:
-            raise HeadscopeError("This validation has measured no prompt yet; run it first.")
-        names = ", ".join(label(head) for head in self.tested)
-        tested, base = table.loc["tested"], table.loc["base"]
-        controls = [kind for kind in ("uniform", "layer_matched") if kind in table.index]
-        others = " and ".join(
-            f"{table.loc[kind, 'exact']:.2f} with {int(table.loc[kind, 'sets'])} "
-            f"{kind.replace('_', '-')} random sets"
-            for kind in controls
-        )
-        others = f" ({others})" if controls else ""
-        rows = {"all": "at all positions", "prefill": "on the prompt", "decode": "on answer tokens"}
-        where = rows.get(self.part, "where the answer is made")
-        return (
-            f"{self.mode.capitalize()} ablation of {names} {where} takes exact match on "
-            f"{self.done} prompts from {base['exact']:.2f} to {tested['exact']:.2f}"
-            f"{others} and the answer's log-probability by {tested['logp_change']:.2f} nats "
-            f"[{tested['logp_change.low']:.2f}, {tested['logp_change.high']:.2f}]: "
-            f"{self._verdict()}."
-        )
-
-    def _verdict(self) -> str:
-        p, sets = self.p_values(), {kind: len(self._of(kind)) for kind in _CONTROLS}
-        enough = [kind for kind, count in sets.items() if 1 / (1 + count) <= 0.05]
-        few = " and ".join(
-            f"{count} {kind.replace('_', '-')} control sets"
-            for kind, count in sets.items()
-            if kind not in enough
-        )
-        if not enough:
-            return f"{few} are too few to say whether random heads would do the same"
-        worst = max(p[f"{kind}.logp"] for kind in enough)
-        found = "more" if worst <= 0.05 else "not significantly more"
-        missing = f"; {few} are too few to add to that" if few else ""
-        return f"{found} than random heads (p = {worst:.3f}){missing}"
+        """The sentence about the first eval."""
+        return self.claims()[0]
 
     def _repr_html_(self) -> str:
-        """The claim with its chart and table, for notebooks."""
+        """The claims with chart and table, for notebooks."""
         from headscope.viz.notebook import validation_repr
 
         return validation_repr(self)
 
     def save(self, path: str | Path) -> Path:
-        path = Path(path)
-        storage.write(path, (self.model_dump_json(indent=1) + "\n").encode())
-        return path
+        return kept.write(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Validation":
         """Read a saved validation.
 
         Raises:
-            HeadscopeError: the file is missing, damaged, or of another kind.
+            HeadscopeError: the file is missing, damaged, of another kind or another headscope.
         """
-        try:
-            return cls.model_validate_json(storage.read(Path(path)))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            if problem["loc"] == ("schema_version",) and problem["type"] == "less_than_equal":
-                raise HeadscopeError(
-                    f"{path} was written by a newer headscope; update headscope."
-                ) from error
-            raise HeadscopeError(
-                f"{path} is damaged or no validation ({problem['msg'].lower()}); delete it and "
-                "validate again."
-            ) from error
-
-    def _of(self, kind: str) -> list[Condition]:
-        return [condition for condition in self.conditions if condition.kind == kind]
+        return kept.read(cls, path, "validate again")

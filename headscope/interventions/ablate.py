@@ -1,7 +1,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +13,7 @@ from headscope.errors import HeadscopeError
 from headscope.heads import Head, by_layer, check_heads, parse_heads
 from headscope.interventions.base import Intervention
 from headscope.prompts.base import Prompt
+from headscope.prompts.text import Text
 from headscope.run import Part
 from headscope.stack import Attend
 
@@ -100,6 +101,17 @@ class Ablate(Intervention):
                 f"{self.mode.capitalize()} ablation needs reference outputs: pass "
                 "reference=Reference.measure(model, prompts)."
             )
+
+    @classmethod
+    def completed(
+        cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
+    ) -> dict[str, Any]:
+        if options.get("mode") not in ("mean", "resample") or "reference" in options:
+            return options
+        length = min(512, model.context_length)
+        texts = Text(samples=4, split="tune", seed=seed, lengths=(length,))
+        reference = Reference.measure(model, texts.prompts(model.tokenizer))
+        return {**options, "reference": reference}
 
     def check(self, model: "HeadModel") -> None:
         check_heads(parse_heads(self.heads), model.layers, model.n_heads, model.name)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxtyping import Int
 from torch import Tensor
@@ -41,6 +41,13 @@ class Intervention(Registered, Life, ABC):
 
     def check(self, model: "HeadModel") -> None:
         """Refuse a model that the method's parameters do not fit, before anything is changed."""
+
+    @classmethod
+    def completed(
+        cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
+    ) -> dict[str, Any]:
+        """Parameters with those that a method has to measure on a model beforehand."""
+        return options
 
     @property
     def reads_prompt_alike(self) -> bool:

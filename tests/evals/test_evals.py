@@ -1,6 +1,7 @@
-"""What holds of every eval there is: answers where they are said to be, lengths, splits, choices."""
+"""What holds of every eval: answers where they are said to be, lengths, splits, choices."""
 
 import dataclasses
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from headscope.catalog import evals
+from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval
 from headscope.prompts.base import SPLITS
 from headscope.smollm2 import smollm2_folder
@@ -24,10 +26,6 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(smollm2_folder())
 
 
-def with_(kind: type[Eval], **changes: Any) -> Eval:
-    return kind(**changes)
-
-
 @pytest.mark.parametrize("kind", MADE.values(), ids=MADE)
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), index=st.integers(0, 40), length=st.integers(400, 900))
@@ -35,7 +33,7 @@ def test_answers_stand_where_they_are_said_to_and_lengths_are_met(
     kind: type[Eval], seed: int, index: int, length: int
 ) -> None:
     for lengths in {(), (length,)} if kind().lengths == () else {(length,)}:
-        task = with_(kind, seed=seed, lengths=lengths)
+        task = kind(seed=seed, lengths=lengths)
         item = task.item(index, tokenizer())
         prompt = item.prompt
         assert item == task.item(index, tokenizer())
@@ -90,12 +88,7 @@ def test_every_eval_says_what_it_is(kind: type[Eval]) -> None:
     assert kind.metric in ("answer", "choice", "tokens")
 
 
-def test_a_tokenizer_of_whole_words_is_refused_or_served() -> None:
-    """A tiny tokenizer knows next to no word: whatever happens is a sentence or an item."""
-    from headscope.errors import HeadscopeError
-
-    for kind in MADE.values():
-        try:
-            assert kind().item(0, opened("llama").tokenizer).prompt.answer_ids
-        except HeadscopeError as error:
-            assert str(error)
+@pytest.mark.parametrize("kind", MADE.values(), ids=MADE)
+def test_a_tokenizer_that_knows_next_to_no_word_gets_an_item_or_a_sentence(kind: Any) -> None:
+    with suppress(HeadscopeError):
+        assert kind().item(0, opened("llama").tokenizer).prompt.answer_ids

@@ -1,0 +1,88 @@
+"""Interventions as text: from the command line, and back for a result that says what was done."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from headscope.catalog import interventions
+from headscope.errors import HeadscopeError
+from headscope.heads import label
+from headscope.interventions.base import Intervention
+from headscope.model import HeadModel
+from headscope.registry import find
+
+_HOW = "write it as ablate:heads=L18H6+L18H7,mode=zero,part=answer"
+
+
+def described(method: Intervention) -> str:
+    """A recipe as it would be typed, tensors and the like by their kind."""
+    given = {
+        f.name: _text(getattr(method, f.name))
+        for f in dataclasses.fields(method)
+        if getattr(method, f.name) is not None
+    }
+    return f"{method.name}:" + ",".join(f"{name}={value}" for name, value in given.items())
+
+
+def parsed(text: str, model: HeadModel, seed: int = 0) -> list[Intervention]:
+    """The interventions that a text names, those joined by & in force together.
+
+    Args:
+        text: NAME:FIELD=VALUE,FIELD=VALUE, lists joined by +.
+        seed: of what a method has to measure beforehand.
+
+    Raises:
+        HeadscopeError: no such method or field, or a value that it does not take.
+    """
+    return [_one(part.strip(), model, seed) for part in text.split("&")]
+
+
+def _one(text: str, model: HeadModel, seed: int) -> Intervention:
+    name, _, rest = text.partition(":")
+    kind = find(interventions(), name.strip(), "intervention")
+    known = [f.name for f in dataclasses.fields(kind)]
+    options: dict[str, Any] = {}
+    for pair in filter(None, (part.strip() for part in rest.split(","))):
+        field, equals, value = pair.partition("=")
+        if not equals or field.strip() not in known:
+            raise HeadscopeError(
+                f"{pair!r} sets nothing that {name} has ({', '.join(known)}); {_HOW}."
+            )
+        options[field.strip()] = _value(value.strip())
+    heads = options.get("heads")
+    if isinstance(heads, str):
+        options["heads"] = [heads]
+    try:
+        method = kind(**kind.completed(options, model, seed))
+    except TypeError as error:
+        lacking = [
+            f.name for f in dataclasses.fields(kind) if _required(f) and f.name not in options
+        ]
+        what = f"lacks {', '.join(lacking)}" if lacking else str(error)
+        raise HeadscopeError(f"The intervention {text!r} {what}; {_HOW}.") from error
+    method.check(model)
+    return method
+
+
+def _required(field: Any) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _value(text: str) -> Any:
+    if "+" in text:
+        return [_value(part) for part in text.split("+") if part]
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(x, int) for x in value):
+        return label(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "+".join(_text(each) for each in value)
+    if isinstance(value, str | int | float | bool):
+        return str(value)
+    return type(value).__name__.lower()
