@@ -17,7 +17,7 @@ $(BIN)/headscope: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.dev: $(BIN)/headscope
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,lens,nnsight]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,lens,nnsight,harness]"
 	touch $@
 
 setup: $(BIN)/.dev

@@ -94,7 +94,8 @@ def as_names(text: str | None, flag: str = "--probes", listed: str = "probes") -
         return text
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise HeadscopeError(f"{flag} names none; `headscope {listed}` lists them.")
+        one = listed.removesuffix("s")
+        raise HeadscopeError(f"{flag} names no {one}; `headscope {listed}` lists them.")
     return names
 
 

@@ -40,7 +40,7 @@ def roles(head_map: HeadMap, k: int) -> RenderableType:
     rules = head_map.rules()
     if not rules:
         return Group(title, Text(f"No rule speaks of its scores: {', '.join(head_map.scores)}."))
-    table = columns("role and its rule", ">heads", ">sure", ">% of all", f"first {k}, by score")
+    table = blank_table("role and its rule", ">heads", ">sure", ">% of all", f"first {k}, by score")
     for role, rule in rules.items():
         decision = head_map.decision(rule)
         share, low, high = (100 * x for x in decision.share)
@@ -75,7 +75,7 @@ def explanation(found: Explanation) -> RenderableType:
             "end that speaks for the role."
         )
         shown += [_evidence(found, rank), Text(note)]
-    others = columns("other scores", ">value [95 %]", rank)
+    others = blank_table("other scores", ">value [95 %]", rank)
     for row in found.others().to_dict("records"):
         others.add_row(Text(row["score"]), _measured(row), str(row["rank"]))
     return Group(*shown, others) if others.row_count else Group(*shown)
@@ -83,7 +83,7 @@ def explanation(found: Explanation) -> RenderableType:
 
 def _evidence(found: Explanation, rank: str) -> Table:
     """Roles that it has come first, and with their sources."""
-    table = columns("role", "rule", ">value [95 %]", rank, ">has it")
+    table = blank_table("role", "rule", ">value [95 %]", rank, ">has it")
     last = None
     rows = found.table.to_dict("records")
     for row in sorted(rows, key=lambda row: not row["passes"]):
@@ -101,7 +101,9 @@ def _evidence(found: Explanation, rank: str) -> Table:
 
 def clusters(found: Clusters) -> RenderableType:
     """What each cluster is, and how well they are told apart."""
-    table = columns(">cluster", ">heads", "strongest scores, their mean z", "nearest its centre")
+    table = blank_table(
+        ">cluster", ">heads", "strongest scores, their mean z", "nearest its centre"
+    )
     for row in found.described.to_dict("records"):
         texts = Text(row["strongest"]), Text(row["examples"])
         table.add_row(str(row["cluster"]), str(row["heads"]), *texts)
@@ -123,11 +125,11 @@ def agreement(found: Agreement, score: str | None = None) -> RenderableType:
     """For every score its closest; or one score beside all others."""
     columns = (">rank correlation", f">both in top {found.k}", ">p")
     if score is None:
-        table = columns("score", "closest of another probe", *columns)
+        table = blank_table("score", "closest of another probe", *columns)
         rows = found.closest().to_dict("records")
         about = "how alike its scores rank"
     else:
-        table = columns("score", *columns)
+        table = blank_table("score", *columns)
         rows = found.beside(score).to_dict("records")
         about = f"how like {score} its scores rank"
     for row in rows:
@@ -156,7 +158,9 @@ def _compared(row: Mapping[str, Any], found: Agreement, score: str | None) -> li
 
 def probes(rows: Sequence[Mapping[str, str]]) -> RenderableType:
     """What each probe measures, on which prompts, at what cost, and what comes out."""
-    table = columns("probe", "prompts, rows, cost", "what it measures, its source, what it gives")
+    table = blank_table(
+        "probe", "prompts, rows, cost", "what it measures, its source, what it gives"
+    )
     for row in rows:
         table.add_row(
             Text(row["probe"], "bold"),
@@ -169,7 +173,7 @@ def probes(rows: Sequence[Mapping[str, str]]) -> RenderableType:
     return table
 
 
-def columns(*names: str) -> Table:
+def blank_table(*names: str) -> Table:
     """An empty table; columns that begin with > stand to the right."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in names:

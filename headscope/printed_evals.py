@@ -13,12 +13,12 @@ from headscope.evals.conditions import CONTROLS
 from headscope.evals.evaluation import Evaluation
 from headscope.evals.measured import UNITS
 from headscope.evals.validation import Validation
-from headscope.printed import columns
+from headscope.printed import blank_table
 
 
 def evals(rows: Sequence[Mapping[str, str]]) -> RenderableType:
     """What each eval asks, how it is scored, and where its idea comes from."""
-    table = columns("eval", "scored by; tokens", "what it asks, source, licence of the idea")
+    table = blank_table("eval", "scored by; tokens", "what it asks, source, licence of the idea")
     for row in rows:
         table.add_row(
             Text(row["eval"], "bold"),
@@ -52,7 +52,7 @@ def evaluation(result: Evaluation, by: str | None) -> RenderableType:
 def _results(rows: pd.DataFrame, fact: str | None, several: bool) -> Table:
     by = [] if fact is None else [f">{fact}"]
     change = [">change [95 %]"] if several else []
-    table = columns("eval", *by, "condition", ">n", ">right [95 %]", ">nats [95 %]", *change)
+    table = blank_table("eval", *by, "condition", ">n", ">right [95 %]", ">nats [95 %]", *change)
     last = None
     for row in rows.to_dict("records"):
         name = row["task"] if row["task"] != last else ""
@@ -90,7 +90,7 @@ def _curves(curves: pd.DataFrame) -> Table:
     for row in curves.to_dict("records"):
         lines[row["task"], row["condition"]].append(f"{row['value']:.2f}")
     parts = max(map(len, lines.values()))
-    table = columns("eval", "condition", *(f">part {i + 1}" for i in range(parts)))
+    table = blank_table("eval", "condition", *(f">part {i + 1}" for i in range(parts)))
     for names, values in lines.items():
         table.add_row(*map(Text, names), *values)
     return table
@@ -101,7 +101,7 @@ def validation(result: Validation) -> RenderableType:
     title = f"{result.model}: {result.mode} ablation, rows: {result.part}"
     parts: list[RenderableType] = [Text(title)]
     for index, task in enumerate(result.tasks):
-        table = columns(
+        table = blank_table(
             f"{task.task}, {task.done} questions", ">sets", ">right", ">nats", ">change [95 %]"
         )
         for row in result.table(index).to_dict("records"):
@@ -126,7 +126,7 @@ def validation(result: Validation) -> RenderableType:
 def _doses(rows: pd.DataFrame) -> Table:
     kinds = [k for k in CONTROLS if any(rows[f"{k}.sets"])]
     named = [f">{kind.replace('_', '-')}: change, p" for kind in kinds]
-    table = columns(">heads", ">right", ">change [95 %]", *named)
+    table = blank_table(">heads", ">right", ">change [95 %]", *named)
     for row in rows.to_dict("records"):
         right = "–" if pd.isna(row["exact"]) else f"{row['exact']:.2f}"
         table.add_row(
@@ -141,13 +141,15 @@ def _doses(rows: pd.DataFrame) -> Table:
 
 def _control(row: Mapping[str, Any], kind: str) -> str:
     if not row[f"{kind}.sets"]:
-        return "no such sets"
+        return "–"
     span = f"[{row[f'{kind}.5%']:+.2f}, {row[f'{kind}.95%']:+.2f}]"
     return f"{row[f'{kind}.change']:+.2f} {span}, {row[f'{kind}.p']:.3f}"
 
 
 def _specificity(rows: pd.DataFrame) -> Table:
-    table = columns("nats per token", "expected", ">change [95 %]", ">beyond controls", ">p", "")
+    table = blank_table(
+        "nats per token", "expected", ">change [95 %]", ">beyond controls", ">p", ""
+    )
     for row in rows.to_dict("records"):
         p = "–" if pd.isna(row["p"]) else f"{row['p']:.3f}"
         beyond = "–" if pd.isna(row["beyond"]) else _interval(row, "beyond", "+")

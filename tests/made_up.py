@@ -2,8 +2,13 @@
 
 import numpy as np
 
-from headscope.evals.validation import Condition, Validation
-from headscope.headmap import HeadMap, Scores
+from headscope.evals.base import Metric
+from headscope.evals.conditions import CONTROLS, Condition, ControlKind, Kind
+from headscope.evals.evaluation import Change, Evaluation
+from headscope.evals.measured import Measured, Scores
+from headscope.evals.validation import Validation
+from headscope.headmap import HeadMap
+from headscope.headmap import Scores as HeadScores
 from headscope.runinfo import FamilyInfo, ModelInfo, RunInfo, ScoreInfo
 
 NAMES = (
@@ -28,7 +33,7 @@ def a_map(
     for name in scores:
         mean = rng.beta(0.6, 1.2, size=(1, len(rows), heads))
         noise = 0.05 * rng.normal(size=(6, len(rows), heads))
-        values[name] = Scores(np.clip(mean + noise, 0, 1).astype(np.float32), "max")
+        values[name] = HeadScores(np.clip(mean + noise, 0, 1).astype(np.float32), "max")
     prompts = {"samples": 6, "seed": 0, "lengths": [512], "path": command}
     info = RunInfo(
         state="complete",
@@ -59,7 +64,7 @@ def with_values(values: dict[str, np.ndarray], kv_heads: int | None = None) -> H
     """A map of these scores, [prompt, layer, head] each."""
     layers, heads = next(iter(values.values())).shape[1:]
     made = a_map(layers, heads, kv_heads or heads, list(values))
-    scores = {name: Scores(each.astype(np.float32), "max") for name, each in values.items()}
+    scores = {name: HeadScores(each.astype(np.float32), "max") for name, each in values.items()}
     return HeadMap(made.info, scores)
 
 
@@ -70,32 +75,98 @@ def noisy(*means: float, prompts: int = 12, noise: float = 0.05) -> np.ndarray:
 
 
 def a_validation(
-    head_map: HeadMap, prompts: int = 8, controls: int = 19, command: str = "headscope validate run"
+    head_map: HeadMap,
+    prompts: int = 8,
+    controls: int = 19,
+    command: str = "headscope validate run",
+    kinds: tuple[ControlKind, ...] = CONTROLS,
+    doses: tuple[int, ...] = (1, 4),
+    evals: tuple[str, ...] = ("needle", "ioi", "perplexity"),
+    base: float = 0.1,
 ) -> Validation:
-    """A causal test in which the tested heads matter, or one that has not begun."""
-    rng = np.random.default_rng(1)
+    """A causal test in which the tested heads matter to two of three evals, or one cut short.
+
+    Args:
+        prompts: how many of the first eval's 8 questions are measured, and of the others' if all.
+        base: nats that the right answer costs where nothing is ablated; above 1 it is wrong.
+    """
     heads = head_map.heads()
-
-    def condition(kind: str, heads: list[tuple[int, int]], drop: float) -> Condition:
-        logp = -np.abs(rng.normal(drop, 0.2, size=prompts))
-        return Condition(kind=kind, heads=heads, logp=logp.tolist(), exact=(logp > -1).tolist())
-
+    sets: list[tuple[Kind, int, int]] = [("base", 0, 1), ("tested", 2, 1)]
+    sets += [(kind, 2, controls) for kind in kinds]
+    sets += [("tested", k, 1) for k in doses]
+    shared = sum(n for _, _, n in sets)
+    sets += [(kind, k, controls) for k in doses for kind in kinds]
+    conditions = [
+        Condition(kind=kind, k=k, heads=heads[:k] if kind == "tested" else heads[4 : 4 + k])
+        for kind, k, n in sets
+        for _ in range(n)
+    ]
+    tasks = []
+    for name in evals:
+        spared = name == "perplexity"
+        known = conditions[:shared] if spared else conditions
+        asked = prompts if name == evals[0] or prompts == 8 else 0
+        tasks.append(_measured(name, known, asked, base))
     return Validation(
         model=head_map.info.model.name,
         fingerprint=head_map.info.model.fingerprint,
         role="retrieval",
+        k=2,
         mode="mean",
         part="answer",
         seed=0,
-        prompts={"family": "needle", "samples": 8, "lengths": [256, 512], "chat": None},
-        digests=["t"] * 8,
-        answer_tokens=[3] * 8,
+        conditions=conditions,
+        targets=sum(name != "perplexity" for name in evals),
+        tasks=tasks,
         versions={"headscope": "1.2.3"},
         command=command,
-        conditions=[
-            condition("base", [], 0.1),
-            condition("tested", heads[:2], 3.0),
-            *(condition("uniform", heads[2:4], 0.2) for _ in range(controls)),
-            *(condition("layer_matched", heads[2:4], 0.3) for _ in range(controls)),
+    )
+
+
+def an_evaluation(prompts: int = 8, changes: int = 1) -> Evaluation:
+    """Three evals under no change and some that do harm."""
+    change = Condition(kind="tested", k=2, heads=[(0, 0), (0, 1)])
+    conditions = [Condition(kind="base", k=0, heads=[]), *[change] * changes]
+    return Evaluation(
+        model="made-up",
+        fingerprint="0" * 64,
+        seed=0,
+        conditions=[Change(label="base"), *(Change(label=f"<{i}>") for i in range(changes))],
+        tasks=[
+            _measured(name, conditions, prompts if name == "needle" or prompts == 8 else 0, 0.1)
+            for name in ("needle", "ioi", "perplexity")
         ],
+        versions={"headscope": "1.2.3"},
+    )
+
+
+def _measured(name: str, conditions: list[Condition], prompts: int, base: float) -> Measured:
+    """An eval of 8 questions, of which so many are measured: two lengths, 3 tokens an answer."""
+    rng = np.random.default_rng(1)
+    metric: Metric = {"ioi": "choice", "perplexity": "tokens"}.get(name, "answer")
+    scores = []
+    for condition in conditions:
+        harm = {"base": 0.0, "tested": 1.5 * condition.k}.get(condition.kind, 0.1 * condition.k)
+        # Random sets differ, and more of larger ones.
+        harm *= rng.uniform(0, 4) if condition.kind in CONTROLS else 1.0
+        lost = base + harm * (0.002 if metric == "tokens" else 1.0)
+        noise = 0.002 if metric == "tokens" else 0.2
+        logp = -np.abs(rng.normal(lost, noise, size=prompts))
+        exact = [] if metric == "tokens" else (logp > -1).tolist()
+        scores.append(
+            Scores(
+                logp=logp.tolist(),
+                exact=[False] * prompts if metric == "tokens" else exact,
+                margin=(logp + 1).tolist() if metric == "choice" else [],
+            )
+        )
+    return Measured(
+        task=name,
+        metric=metric,
+        parameters={"samples": 8, "lengths": [256, 512], "chat": None, "split": "test"},
+        digests=["t"] * 8,
+        facts=[{"length": (256, 512)[i % 2]} for i in range(8)],
+        tokens=[3] * 8,
+        chance=0.25 if metric == "choice" else 0.0,
+        scores=scores,
     )

@@ -99,7 +99,10 @@ def test_runs_that_do_not_fit_are_refused(llama: HeadModel) -> None:
         with pytest.raises(HeadscopeError, match="a run of 14 tokens, and this one has 28"):
             llama.generate(longer, max_new_tokens=2)
     for heads in ([(3, 0)], ["L0H6"]):
-        with pytest.raises(HeadscopeError, match="has no head"), Patch(heads, outputs(llama))(llama):
+        with (
+            pytest.raises(HeadscopeError, match="has no head"),
+            Patch(heads, outputs(llama))(llama),
+        ):
             pass
     whole = outputs(llama)
     cut = Outputs(whole.layers[:2], whole.z[:2])
@@ -135,9 +138,12 @@ def test_names_stand_for_heads() -> None:
         "from headscope.interventions.patch import Outputs, Patch\n"
         "stored = Outputs((0,), torch.zeros(1, 2, 3, 4))\n"
         "print(Patch('L0H1', stored).heads)\n"
-        "try:\n    Patch([3], stored)\nexcept HeadscopeError as error:\n    print(error)"
+        "for wrong in (([3], stored), (['L0H1'], 'x')):\n"
+        "    try:\n        Patch(*wrong)\n    except HeadscopeError as error:\n"
+        "        print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heads, mistake = done.stdout.splitlines()
+    heads, mistake, lacking = done.stdout.splitlines()
     assert heads == "((0, 1),)"
     assert "names like 'L17H3'" in mistake
+    assert "outputs=Outputs.of(model, token_ids)" in lacking

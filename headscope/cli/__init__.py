@@ -2,7 +2,7 @@
 
 import sys
 
-from headscope.cli import evaluating, measure, others, reading, reference, validating
+from headscope.cli import evaluating, measure, others, patch, reading, reference, validating
 from headscope.cli.base import app
 from headscope.errors import HeadscopeError
 
@@ -12,6 +12,7 @@ __all__ = [
     "main",
     "measure",
     "others",
+    "patch",
     "reading",
     "reference",
     "validating",

@@ -1,7 +1,7 @@
 """The command that tests what a scan found: validate."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -20,6 +20,9 @@ from headscope.cli.base import (
     typed,
 )
 from headscope.errors import HeadscopeError
+
+if TYPE_CHECKING:
+    from headscope.prompts.base import PromptFamily
 
 
 @app.command()
@@ -77,6 +80,7 @@ def validate(
     from headscope.headmap import HeadMap
     from headscope.heads import selected_heads
     from headscope.places import heads_name, reopened, validation_path
+    from headscope.prompts.base import with_lengths
     from headscope.prompts.jsonl import Jsonl
 
     at_least("--seed", seed, 0)
@@ -87,7 +91,7 @@ def validate(
     named = None if heads is None else [name.strip() for name in heads.split(",") if name.strip()]
     others = as_integers(doses, "--doses") or ()
     if named is None:
-        top_heads(head_map, role, max(k, *others))  # said before a model is opened
+        top_heads(head_map, role, max((k, *others)))  # said before a model is opened
         tested, subject = None, f"{role}-{k}"
     else:
         shape = head_map.layers, head_map.n_heads, head_map.info.model.name
@@ -96,9 +100,13 @@ def validate(
     if prompts is not None and tasks is not None:
         raise HeadscopeError("Test on --tasks or on --prompts, not on both.")
     asked = as_integers(lengths, "--lengths")
+    own: PromptFamily | None = None
+    if prompts is not None:
+        own = Jsonl(path=str(prompts), samples=samples or 0)
+        own = own if asked is None else with_lengths(own, asked)
     settings: dict[str, Any] = {
         "role": role, "k": k, "controls": controls, "dose_controls": dose_controls,
-        "kinds": as_names(kinds, "--kinds", "validate --help"), "mode": mode, "part": part,
+        "kinds": [name.strip() for name in kinds.split(",") if name.strip()], "mode": mode, "part": part,
         "direction": direction, "doses": others, "lengths": asked, "samples": samples,
         "seed": seed or 0, "tasks": None if tasks is None else as_names(tasks, "--tasks", "evals"),
         "spared": () if spared is None else as_names(spared, "--spared", "evals"),
@@ -112,7 +120,7 @@ def validate(
             opened,
             head_map if tested is None else tested,
             **settings,
-            prompts=None if prompts is None else Jsonl(path=str(prompts), samples=samples or 0),
+            prompts=own,
             found_on=None if tested is None else head_map,
             out=path,
             command=typed(),

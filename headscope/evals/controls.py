@@ -65,6 +65,8 @@ def norm_matched_sets(
 
     Each replacement is drawn from the `_NEAREST` untested heads whose norms are nearest on a
     logarithmic scale, more where the sets would otherwise be too few; no head is in a set twice.
+    Fewer than `count` where fewer exist. Where the tested heads write the most of all, those
+    beside them write less: the match is as near as the model allows, and no nearer.
 
     Args:
         norms: of every head, e.g. the mean of ||z W_O||; positive.
@@ -77,7 +79,8 @@ def norm_matched_sets(
         return sorted(others, key=lambda h: abs(math.log(max(norms[h], 1e-12)) - log))[:most]
 
     drawn: dict[HeadSet, None] = {}
-    for most in range(max(_NEAREST, 2 * len(tested)), len(others) + 2 * _NEAREST, _NEAREST):
+    first = min(max(_NEAREST, 2 * len(tested)), len(others))
+    for most in range(first, len(others) + _NEAREST, _NEAREST):
         pools = [near(head, most) for head in tested]
         for _ in range(20 * count):
             if len(drawn) == count:

@@ -12,7 +12,7 @@ from headscope.evals import kept
 from headscope.evals.gates import gate, mean_interval
 from headscope.evals.measured import UNITS, Measured
 from headscope.evals.multiplicity import holm
-from headscope.evals.statistics import sign_flip_p, wilson
+from headscope.evals.statistics import paired_proportions, sign_flip_p, wilson
 
 SCHEMA = 1
 
@@ -63,9 +63,10 @@ class Evaluation(BaseModel):
 
         Columns: task, the fact, condition, questions; exact (share of right answers) with its
         Wilson interval and `chance`, that of a guess; value (nats, see `measures`) with a bootstrap
-        interval over questions; change of value from the first condition, paired, with its own;
-        gate: "floor" or "ceiling" where right answers could not get fewer or more. Intervals of
-        fewer than 6 questions are NaN. Evals whose questions do not have the fact are left out.
+        interval over questions; exact.change and change, of exact and value from the first
+        condition, paired, with their own; gate: "floor" or "ceiling" where right answers could
+        not get fewer or more. Intervals of fewer than 6 questions are NaN, and their gates empty.
+        Evals whose questions do not have the fact are left out.
         """
         known = {name for task in self.tasks for facts in task.facts for name in facts}
         if fact not in known:
@@ -127,11 +128,21 @@ class Evaluation(BaseModel):
             row |= {"questions": len(chosen), "metric": task.metric}
             row |= _exact(right) | {"chance": task.chance if right is not None else np.nan}
             row |= _interval("value", values, self.seed)
+            if index and right is not None:
+                before = task.exact(0)
+                row |= _exact_change(right, None if before is None else before[chosen])
             if index:
                 row |= _interval("change", values - task.values(0)[chosen], self.seed)
-            row["gate"] = "" if right is None else gate(right, task.chance)
+            few = right is None or np.isnan(row["value.low"])
+            row["gate"] = "" if few else gate(right, task.chance)
             rows.append(row)
         return rows
+
+    def _repr_html_(self) -> str:
+        """The claims with their tables, for notebooks."""
+        from headscope.viz.notebook import evaluation_repr
+
+        return evaluation_repr(self)
 
     def save(self, path: str | Path) -> Path:
         return kept.write(self, path)
@@ -167,6 +178,15 @@ def _exact(right: np.ndarray | None) -> dict[str, float]:
         return {"exact": np.nan, "exact.low": np.nan, "exact.high": np.nan}
     low, high = wilson(int(right.sum()), len(right))
     return {"exact": float(right.mean()), "exact.low": low, "exact.high": high}
+
+
+def _exact_change(right: np.ndarray, before: np.ndarray | None) -> dict[str, float]:
+    if before is None:
+        return {}
+    differences = right.astype(float) - before
+    low, high = paired_proportions(differences)
+    change = {"exact.change": float(differences.mean())}
+    return change | {"exact.change.low": low, "exact.change.high": high}
 
 
 def _interval(name: str, values: np.ndarray, seed: int) -> dict[str, float]:

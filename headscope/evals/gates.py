@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headscope.evals.statistics import Interval, least_prompts, paired_bootstrap, wilson
+from headscope.evals.bootstrap import paired_bootstrap
+from headscope.evals.statistics import Interval, least_prompts, wilson
 
 # Declared beforehand: shares of right answers beyond which no claim rests on them.
 FLOOR, CEILING = 0.3, 0.98

@@ -72,6 +72,11 @@ class Patch(Intervention):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "heads", parse_heads(self.heads))
+        if not isinstance(self.outputs, Outputs):
+            raise HeadscopeError(
+                "Patching needs what the heads said in another run: pass "
+                "outputs=Outputs.of(model, token_ids)."
+            )
         last = len(self.outputs) - 1
         wrong = next((p for p in self.positions or () if not 0 <= p <= last), None)
         if wrong is not None:

@@ -27,6 +27,8 @@ class Line(BaseModel):
     answer: str = ""
     chat: bool = False  # put `text` into the chat template as the user's turn
     lead: str = ""  # with `chat`: the first words of the assistant's answer
+    wrong: list[str] = []  # for evals: answers that compete with `answer`
+    right: list[str] = []  # for evals: answers that are as good
 
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Spans as ranges of characters of `text`; words are looked up and must stand there once,
@@ -68,18 +70,34 @@ class Jsonl(PromptFamily):
             raise HeadscopeError(f"Ask for at least one prompt, not {self.samples}; 0 is all.")
 
     def prompts(self, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-        lines = self._lines()
-        return [self._prompt(line, tokenizer) for line in lines[: self.samples or len(lines)]]
+        return [self.made(number, line, tokenizer) for number, line in self.lines()]
 
     def prompt(self, index: int, tokenizer: PreTrainedTokenizerBase) -> Prompt:
-        return self._prompt(self._lines()[index], tokenizer)
+        number, raw = self._lines()[index]
+        return self.made(number, self._parsed(number, raw), tokenizer)
 
-    def _prompt(self, numbered: tuple[int, str], tokenizer: PreTrainedTokenizerBase) -> Prompt:
-        number, raw = numbered
+    def lines(self) -> list[tuple[int, Line]]:
+        """The lines that are asked for, with their numbers in the file.
+
+        Raises:
+            HeadscopeError: the file cannot be read or is empty, or a line is not as it should be.
+        """
+        lines = self._lines()
+        return [(i, self._parsed(i, raw)) for i, raw in lines[: self.samples or len(lines)]]
+
+    def made(self, number: int, line: Line, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+        """The prompt of one line."""
+        try:
+            return _encode(tokenizer, line)
+        except (ValueError, HeadscopeError) as error:
+            raise HeadscopeError(
+                f"{self.path}, line {number}: {str(error).rstrip('.')}."
+            ) from error
+
+    def _parsed(self, number: int, raw: str) -> Line:
         where = f"{self.path}, line {number}"
         try:
-            line = Line.model_validate_json(raw)
-            return _encode(tokenizer, line)
+            return Line.model_validate_json(raw)
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"])
@@ -88,8 +106,6 @@ class Jsonl(PromptFamily):
             # Every line is the first of its own JSON: only the column says something.
             said = re.sub(r" at line 1 (column \d+)", r" (\1)", problem["msg"].lower())
             raise HeadscopeError(f"{where}: {field} {said}.".replace(":  ", ": ")) from error
-        except (ValueError, HeadscopeError) as error:
-            raise HeadscopeError(f"{where}: {str(error).rstrip('.')}.") from error
 
     def _lines(self) -> list[tuple[int, str]]:
         try:

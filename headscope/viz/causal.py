@@ -1,12 +1,15 @@
 """The parts of a report that show causal tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from headscope.evals.validation import Condition, Validation
+from headscope.evals import verdicts
+from headscope.evals.conditions import CONTROLS
+from headscope.evals.measured import Measured
+from headscope.evals.validation import Validation
 from headscope.heads import label
-from headscope.viz.charts import Row, dots, span
+from headscope.viz import causal_tables as tables
+from headscope.viz.causal_charts import charts, evals_chart
+from headscope.viz.dose_chart import dose_chart
 from headscope.viz.heads_section import head_link, role_class
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.view import View, words
@@ -23,12 +26,15 @@ MODES = {
     "resample": "the head's output is replaced by its output at a random reference token",
     "uniform": "the head attends evenly to all that it may see",
 }
-CONDITIONS = {
-    "base": "nothing ablated",
-    "tested": "tested heads",
-    "uniform": "random heads",
-    "layer_matched": "random, same layers",
-}
+HOW_TO_READ = (
+    "Lines: 95 % intervals over questions (Wilson for right answers of one set; for those of "
+    "random sets, their range); none of fewer than 6 questions. Thin ticks: each random set."
+)
+DOSES = (
+    "Boxes, in this order: 5 to 95 % of the random sets of as many heads; the line in a box is "
+    "their mean. The table has both, the range in brackets. Only the number named beforehand was "
+    "tested; the others explore."
+)
 
 
 def causal_section(view: View, validations: Sequence[Validation]) -> Markup:
@@ -56,152 +62,136 @@ def title(validation: Validation) -> str:
     return f"{validation.mode.capitalize()} ablation of {heads} {where}"
 
 
-def claim(validation: Validation) -> str:
-    """The test's claim, or why it makes none."""
+def claims(validation: Validation) -> list[str]:
+    """A sentence for each eval that was measured, and one for each that was not."""
     if not validation.done:
-        return "No prompt has been measured yet."
-    if not validation.p_values():
-        return "Without control sets there is nothing to compare with, so no claim is made."
-    return validation.claim()
+        return ["No question has been measured yet, so no claim is made."]
+    missing = [task.task for task in validation.tasks if not task.done]
+    return [
+        *validation.claims(),
+        *(f"No question of {task} has been measured yet." for task in missing),
+    ]
 
 
-def conditions(validation: Validation) -> tuple[list[str], list[list[str]]]:
-    """The test's table, one row a kind of condition: its header, and its rows as they are read."""
-    header = ["", "sets", "exact match", "log-probability", "change in nats", "95 % interval"]
-    rows = []
-    for row in validation.table().to_dict("records"):
-        exact = f"{row['exact']:.2f} ({row['exact.low']:.2f} – {row['exact.high']:.2f})"
-        interval = f"{_nats(row['logp_change.low'])} to {_nats(row['logp_change.high'])}"
-        change = [_nats(row["logp_change"]), interval]
-        name = CONDITIONS[row["condition"]]
-        told = change if row["condition"] != "base" else ["", ""]
-        rows.append([name, str(row["sets"]), exact, _nats(row["logp"]), *told])
-    return header, rows
+def several(validation: Validation) -> bool:
+    """Whether there are evals to compare."""
+    return sum(task.done > 0 for task in validation.tasks) > 1
 
 
-def exact_chart(validation: Validation) -> Markup:
-    """Exact match of every condition."""
-    rows = _rows(validation, "exact", [_exact(c) for c in validation.conditions])
-    return _chart("Exact match", rows, 0.0, 1.0)
+def spared_note(validation: Validation) -> str:
+    """How the chart of all evals is read."""
+    if validation.targets == len(validation.tasks):
+        return "Thin ticks: each random set."
+    return (
+        "Filled: should change. Hollow: should be spared, which is to stay between the dashed "
+        f"lines, ±{verdicts.SPARED} nats a token. Thin ticks: each random set."
+    )
 
 
-def change_chart(validation: Validation) -> Markup:
-    """What every condition does to the log-probability of the answer."""
-    base = next(c for c in validation.conditions if c.kind == "base")
-    changes = [float(np.mean(np.subtract(c.logp, base.logp))) for c in validation.conditions]
-    rows = _rows(validation, "logp_change", changes)
-    low, high = span(v for row in rows for v in (*row.value, *row.singles))
-    return _chart("Change of the answer's log-probability, nats", rows, low, high)
+def heading(validation: Validation, task: int) -> str:
+    """ "needle: should change"."""
+    expected = "changes" if task < validation.targets else "spared"
+    return f"{validation.tasks[task].task}: {tables.EXPECTED[expected]}"
 
 
 def _card(view: View, validation: Validation) -> Markup:
     parts = [
         el("h3", title(validation)),
-        el("p", claim(validation), class_="claim"),
+        *(el("p", claim, class_="claim") for claim in claims(validation)),
         _facts(validation),
     ]
     if validation.done:
-        parts += [
-            el(
-                "div",
-                exact_chart(validation),
-                change_chart(validation),
-                class_="charts",
-            ),
-            el(
-                "p",
-                "Lines: 95 % intervals over prompts (Wilson for exact match of one set; for "
-                "random sets, their range). Thin ticks: each random set.",
-                class_="note",
-            ),
-            el("div", _table(validation), class_="scroll"),
-            _p_values(validation),
-        ]
+        parts.append(_note(HOW_TO_READ))
+        if several(validation):
+            parts += [
+                el("h4", "All evals"),
+                evals_chart(validation),
+                _note(spared_note(validation)),
+                _table(tables.specificity(validation)),
+            ]
+        for index, measured in enumerate(validation.tasks):
+            if measured.done:
+                parts += _eval(validation, index)
     role = validation.role
     colour = role_class(view, role) if role in view.styles else ""
     return el("article", *parts, class_=f"card test {colour}".strip())
 
 
-def _table(validation: Validation) -> Markup:
-    header, rows = conditions(validation)
-    return el(
+def _eval(validation: Validation, task: int) -> list[Markup]:
+    """One eval: its charts, their table, and the same by dose."""
+    dose = dose_chart(validation, task)
+    said = [tables.gated(validation, task), tables.p_note(validation, task)]
+    parts = [
+        el("h4", heading(validation, task)),
+        el("div", *charts(validation, task), class_="charts"),
+        *(_note(each) for each in said if each),
+        _table(tables.conditions(validation, task)),
+    ]
+    if dose:
+        parts += [el("div", dose, style="margin-top:16px"), _note(DOSES)]
+        parts.append(_table(tables.doses(validation, task)))
+    return parts
+
+
+def _note(said: str) -> Markup:
+    return el("p", said, class_="note")
+
+
+def _table(table: tables.Table) -> Markup:
+    header, rows = table
+    written = el(
         "table",
         el("thead", el("tr", *(el("th", name) for name in header))),
         el("tbody", *(el("tr", *(el("td", cell) for cell in row)) for row in rows)),
         class_="numbers",
     )
+    return el("div", written, class_="scroll")
 
 
 def _facts(validation: Validation) -> Markup:
-    heads = join(*(join(head_link(label(head)), " ") for head in validation.tested))
-    total, done = len(validation.digests), validation.done
-    family = validation.prompts.get("family", "")
-    prompts = f"{done} {family} prompts ({parameters(validation.prompts)})"
-    if done < total:
-        prompts += f"; {total - done} more are not measured yet"
+    evals = [el("div", _questions(task)) for task in validation.tasks]
     facts = {
-        "Tested heads": heads,
+        "Tested heads": join(*(join(head_link(label(head)), " ") for head in validation.tested)),
         "Ablation": f"{validation.mode}: {MODES.get(validation.mode, '')}",
         "Part": f"{validation.part}: {PARTS.get(validation.part, '')}",
-        "Prompts": prompts,
+        "Evals": join(*evals),
+        "Controls": _controls(validation),
         "Seed": str(validation.seed),
     }
     return el("dl", *(join(el("dt", k), el("dd", v)) for k, v in facts.items()), class_="pairs")
 
 
-def parameters(settings: dict[str, object]) -> str:
-    """Settings of a prompt family in one line, without what is told beside it."""
-    return ", ".join(
-        f"{words(name)} {_setting(value)}"
+def _questions(measured: Measured) -> str:
+    """ "needle: 3 of 8 questions (lengths 256 / 512)"."""
+    total, done = len(measured.digests), measured.done
+    count = f"{done} questions" if done == total else f"{done} of {total} questions"
+    settings = parameters(measured.parameters)
+    return f"{measured.task}: {count}{f' ({settings})' if settings else ''}"
+
+
+def _controls(validation: Validation) -> str:
+    """ "19 of random heads, 19 of random, same layers", for the number named beforehand."""
+    counts = {kind: len(validation.sets(kind)) for kind in CONTROLS}
+    said = [
+        f"{count} set{'' if count == 1 else 's'} of {tables.CONDITIONS[kind]}"
+        for kind, count in counts.items()
+        if count
+    ]
+    return "; ".join(said) or "none, so there is nothing to compare with"
+
+
+def parameters(settings: Mapping[str, object]) -> str:
+    """Settings of prompts in one line, without what is told beside it."""
+    said = [
+        parameters(value) if isinstance(value, Mapping) else f"{words(name)} {_setting(value)}"
         for name, value in settings.items()
-        if name not in ("family", "samples") and value is not None
-    )
+        if not (name in ("family", "samples") and not isinstance(value, Mapping))
+        and value not in (None, "", [], (), {})
+    ]
+    return ", ".join(each for each in said if each)
 
 
 def _setting(value: object) -> str:
     if isinstance(value, list | tuple):
         return " / ".join(map(str, value))
     return str(value)
-
-
-def _chart(name: str, rows: list[Row], low: float, high: float) -> Markup:
-    return el("figure", el("figcaption", name), dots(rows, low, high, name), style="margin:0")
-
-
-def _rows(validation: Validation, column: str, singles: Sequence[float]) -> list[Row]:
-    """A chart's rows from a column of the table and what each single condition came to."""
-    return [
-        Row(
-            label=CONDITIONS[row["condition"]],
-            value=(row[column], row[f"{column}.low"], row[f"{column}.high"]),
-            look=row["condition"],
-            singles=[
-                value
-                for condition, value in zip(validation.conditions, singles, strict=True)
-                if condition.kind == row["condition"] and row["sets"] > 1
-            ],
-        )
-        for row in validation.table().to_dict("records")
-    ]
-
-
-def _exact(condition: Condition) -> float:
-    return float(np.mean(condition.exact))
-
-
-def _p_values(validation: Validation) -> Markup:
-    p = validation.p_values()
-    said = []
-    for kind in ("uniform", "layer_matched"):
-        sets = sum(condition.kind == kind for condition in validation.conditions)
-        if sets:
-            said.append(
-                f"Against {CONDITIONS[kind]} ({sets} sets): empirical p = "
-                f"{p[f'{kind}.logp']:.3f} for log-probability, {p[f'{kind}.exact']:.3f} for exact "
-                f"match; {sets} sets allow no p below {1 / (1 + sets):.3f}."
-            )
-    return el("p", " ".join(said), class_="note")
-
-
-def _nats(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")

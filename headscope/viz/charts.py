@@ -1,12 +1,9 @@
 """Small charts of a report, coloured by its style sheet."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from math import floor, log10, sqrt
+from dataclasses import dataclass
+from math import floor, isfinite, log10, sqrt
 
 from headscope.viz.markup import Markup, el
-from headscope.viz.paint import FONT
-from headscope.viz.palette import INK, LINE, MUTED
 from headscope.viz.view import Interval, View, words
 
 _BINS = 40
@@ -32,7 +29,13 @@ class Scale:
         power = 10.0 ** floor(log10(rough))
         step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
         first, last = floor(self.low / step), floor(self.high / step)
-        return [i * step for i in range(first, last + 1) if i * step >= self.low - 1e-9]
+        return [i * step for i in range(first, last + 1) if i * step >= self.low - 1e-9 * step]
+
+    def digits(self) -> int:
+        """How many decimals tell its ticks apart."""
+        ticks = self.ticks()
+        near = 1e-6 * (self.high - self.low)
+        return next(n for n in range(20) if all(abs(round(t, n) - t) <= near for t in ticks))
 
 
 def score_scale(view: View, score: str, start: float, width: float) -> Scale:
@@ -47,13 +50,13 @@ def bar(value: Interval, scale: Scale, threshold: float | None) -> Markup:
     zero = scale(0.0)
     start, stop = sorted((zero, scale(mean)))
     end = scale.start + scale.width
-    tick = "" if threshold is None else _vertical(scale(threshold), 1.0, 15.0, "threshold")
+    tick = "" if threshold is None else vertical(scale(threshold), 1.0, 15.0, "threshold")
     return el(
         "svg",
         el("rect", class_="track", x=scale.start, y=4, width=scale.width, height=8, rx=1.5),
         el("rect", class_="fill", x=start, y=4, width=stop - start, height=8, rx=1.5),
         tick,
-        _horizontal(scale(low), scale(high), 8.0, "whisker"),
+        horizontal(scale(low), scale(high), 8.0, "whisker"),
         class_="bar",
         width=end + 1,
         height=16,
@@ -85,8 +88,8 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
             bars.append(el("rect", class_=look, x=x, y=y, width=step - 0.8, height=tall))
     mark = el(
         "g",
-        _vertical(0.0, 0.0, height, "at"),
-        _horizontal(0.0, 0.0, height - 3, "whisker"),
+        vertical(0.0, 0.0, height, "at"),
+        horizontal(0.0, 0.0, height - 3, "whisker"),
         class_="mark",
         hidden="",
     )
@@ -102,8 +105,8 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
         "svg",
         el("title", f"{words(score)}: distribution over all heads"),
         *bars,
-        *(_vertical(scale(limit), 0.0, height, "threshold") for limit in limits),
-        _horizontal(scale.start, scale.start + scale.width, height, "axis"),
+        *(vertical(scale(limit), 0.0, height, "threshold") for limit in limits),
+        horizontal(scale.start, scale.start + scale.width, height, "axis"),
         *labels,
         mark,
         class_="histogram",
@@ -114,91 +117,29 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
     )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a dot chart: a value, its interval, and the single values that it is made of."""
-
-    label: str
-    value: Interval
-    look: str
-    singles: Sequence[float] = field(default=())
+def with_interval(value: Interval, digits: int = 2) -> str:
+    """A value and in brackets its interval, if it has one."""
+    mean, low, high = (signed(each, digits) if isfinite(each) else "" for each in value)
+    return f"{mean} [{low}, {high}]" if low else mean
 
 
-def dots(rows: Sequence[Row], low: float, high: float, name: str) -> Markup:
-    """Values as dots, intervals as lines; light where there is no style sheet."""
-    left, width, pitch = 140.0, 290.0, 26.0
-    scale = Scale(low, high, left, width)
-    bottom = pitch * len(rows) + 4
-    lines = [_vertical(scale(t), 0.0, bottom, "gridline") for t in scale.ticks()]
-    if low < 0 < high:
-        lines.append(_vertical(scale(0.0), 0.0, bottom, "axis"))
-    labels = [
-        el("text", signed(t), x=scale(t), y=bottom + 14, text_anchor="middle")
-        for t in scale.ticks()
-    ]
-    return el(
-        "svg",
-        el("title", name),
-        el("g", *lines, stroke=LINE["light"]),
-        *(_dot(row, scale, pitch * (i + 0.5) + 2) for i, row in enumerate(rows)),
-        el("g", *labels, class_="tick", font_size=10.5, fill=MUTED["light"]),
-        class_="dots",
-        viewBox=f"0 0 {left + width + 22:g} {bottom + 20:g}",
-        font_family=FONT,
-        role="img",
-        aria_label=name,
-    )
+def signed(value: float, digits: int = 2) -> str:
+    """So many decimals at most, with a minus as long as a plus."""
+    return plain(round(value, digits), digits).replace("-", "−")
 
 
-def _dot(row: Row, scale: Scale, y: float) -> Markup:
-    mean, start, stop = row.value
-    ink, muted = INK["light"], MUTED["light"]
-    inside = {"base": "#ffffff", "tested": ink}.get(row.look, muted)
-    return el(
-        "g",
-        el("title", f"{row.label}: {signed(mean)} [{signed(start)}, {signed(stop)}]"),
-        el(
-            "text",
-            row.label,
-            x=scale.start - 14,
-            y=y + 4,
-            text_anchor="end",
-            font_size=11.5,
-            fill=ink,
-            stroke="none",
-        ),
-        *(_vertical(scale(single), y - 6, y + 6, "single") for single in row.singles),
-        _horizontal(scale(start), scale(stop), y, "whisker"),
-        el("circle", cx=scale(mean), cy=y, r=4.5, fill=inside),
-        class_=row.look,
-        stroke=ink if row.look in ("base", "tested") else muted,
-    )
-
-
-def span(values: Iterable[float]) -> tuple[float, float]:
-    """Limits of an axis that holds 0 and all values, with a little room."""
-    values = [0.0, *values]
-    low, high = min(values), max(values)
-    room = 0.06 * (high - low) or 0.5
-    return (low - room if low < 0 else 0.0), (high + room if high > 0 else room)
-
-
-def signed(value: float) -> str:
-    """Two digits, with a minus as long as a plus."""
-    return plain(round(value, 2)).replace("-", "−")
-
-
-def plain(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if value else "0"
+def plain(value: float, digits: int = 2) -> str:
+    written = f"{value:.{digits}f}" if value else "0"
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 def _anchor(value: float, scale: Scale) -> str:
     return {scale.low: "start", scale.high: "end"}.get(value, "middle")
 
 
-def _vertical(x: float, y1: float, y2: float, look: str) -> Markup:
+def vertical(x: float, y1: float, y2: float, look: str) -> Markup:
     return el("line", class_=look, x1=x, x2=x, y1=y1, y2=y2)
 
 
-def _horizontal(x1: float, x2: float, y: float, look: str) -> Markup:
+def horizontal(x1: float, x2: float, y: float, look: str) -> Markup:
     return el("line", class_=look, x1=x1, x2=x2, y1=y, y2=y)

@@ -4,10 +4,15 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from headscope.evals.evaluation import Evaluation
 from headscope.evals.validation import Validation
 from headscope.explanation import Explanation
 from headscope.headmap import HeadMap
-from headscope.viz.causal import change_chart, claim, conditions, exact_chart, title
+from headscope.viz import causal_tables as tables
+from headscope.viz import evaluation_tables
+from headscope.viz.causal import DOSES, claims, heading, several, spared_note, title
+from headscope.viz.causal_charts import charts, evals_chart
+from headscope.viz.dose_chart import dose_chart
 from headscope.viz.head_map import Drawing
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.paint import FONT
@@ -67,26 +72,60 @@ def explanation_repr(found: Explanation) -> str:
     return el(
         "div",
         el("div", title, style="font-weight:600"),
-        el("div", _table(names, evidence), style="overflow-x:auto") if evidence else "",
+        _scrolled(names, evidence) if evidence else "",
         _table(("other score", "rank"), others) if others else "",
         style=_BOX,
     )
 
 
 def validation_repr(validation: Validation) -> str:
-    """The claim, what it rests on as two charts, and the same as a table."""
-    parts: list[Markup] = [
-        el("div", title(validation), style="font-weight:600"),
-        el("div", claim(validation), style="margin:4px 0 8px;max-width:900px"),
-    ]
-    if validation.done:
-        charts = (exact_chart(validation), change_chart(validation))
-        sized = (el("div", chart, style="flex:1 1 340px;max-width:480px") for chart in charts)
-        parts += [
-            el("div", *sized, style="display:flex;flex-wrap:wrap;gap:8px 24px"),
-            _table(*conditions(validation)),
-        ]
+    """The claims, and what they rest on: charts and tables of all evals, then of each by itself."""
+    parts = [_line(title(validation), "font-weight:600")]
+    parts += [_line(claim, "margin:4px 0;max-width:900px") for claim in claims(validation)]
+    if several(validation):
+        parts += [_beside(evals_chart(validation)), _note(spared_note(validation))]
+        parts.append(_scrolled(*tables.specificity(validation)))
+    for task, measured in enumerate(validation.tasks):
+        if not measured.done:
+            continue
+        parts += [_line(heading(validation, task), "font-weight:600;margin-top:16px")]
+        parts.append(_beside(*charts(validation, task)))
+        said = (tables.gated(validation, task), tables.p_note(validation, task))
+        parts += [_note(each) for each in said if each]
+        parts.append(_scrolled(*tables.conditions(validation, task)))
+        dose = dose_chart(validation, task)
+        if dose:
+            parts += [_line(dose, "margin-top:8px"), _note(DOSES)]
+            parts.append(_scrolled(*tables.doses(validation, task)))
     return el("div", *parts, style=_BOX)
+
+
+def evaluation_repr(evaluation: Evaluation) -> str:
+    """All questions of each eval, then by length where there are several, then the claims."""
+    parts = [_line(f"Evals of {evaluation.model}", "font-weight:600")]
+    parts += [
+        _line(said, "margin:4px 0;max-width:900px") for said in evaluation_tables.said(evaluation)
+    ]
+    for header, rows in evaluation_tables.results(evaluation):
+        parts.append(_scrolled(header, rows))
+    return el("div", *parts, style=_BOX)
+
+
+def _line(said: str, style: str) -> Markup:
+    return el("div", said, style=style)
+
+
+def _note(said: str) -> Markup:
+    return _line(said, f"color:{MUTED['light']};font-size:12px;max-width:900px")
+
+
+def _beside(*charts: Markup) -> Markup:
+    sized = (el("div", chart, style="flex:1 1 340px;max-width:520px") for chart in charts)
+    return el("div", *sized, style="display:flex;flex-wrap:wrap;gap:8px 24px;margin-top:8px")
+
+
+def _scrolled(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
+    return el("div", _table(names, rows), style="overflow-x:auto")
 
 
 def _mark(view: View, role: str) -> Markup:
