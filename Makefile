@@ -25,7 +25,7 @@ setup: $(BIN)/.dev
 # The whole way on the built-in model: scan, a small causal test, report.
 demo: $(BIN)/headscope
 	$(BIN)/headscope scan smollm2 --samples 6 --out $(RUN)
-	$(BIN)/headscope validate $(RUN) --samples 3 --controls 19
+	$(BIN)/headscope validate $(RUN) --part answer --samples 8 --controls 19
 	$(BIN)/headscope show $(RUN)
 	$(BIN)/headscope report $(RUN)
 

@@ -106,7 +106,8 @@ def validate(
         own = own if asked is None else with_lengths(own, asked)
     settings: dict[str, Any] = {
         "role": role, "k": k, "controls": controls, "dose_controls": dose_controls,
-        "kinds": [name.strip() for name in kinds.split(",") if name.strip()], "mode": mode, "part": part,
+        "kinds": [name.strip() for name in kinds.split(",") if name.strip()],
+        "mode": mode, "part": part,
         "direction": direction, "doses": others, "lengths": asked, "samples": samples,
         "seed": seed or 0, "tasks": None if tasks is None else as_names(tasks, "--tasks", "evals"),
         "spared": () if spared is None else as_names(spared, "--spared", "evals"),

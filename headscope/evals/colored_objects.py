@@ -30,8 +30,8 @@ class ColoredObjects(Eval):
 
     "On the table there are a red pen, a blue mug and a green cup. Question: What color is the
     mug?"; the forced answer begins "The color of the mug is". In the corrupt prompt its color and
-    that of another object are in each other's place. Spans: "object_0", "object_1", ... ("red pen"),
-    "needle" (the asked one) and "answer" (its color).
+    that of another object are in each other's place. Spans: "object_0", "object_1", ... ("red
+    pen"), "needle" (the asked one) and "answer" (its color).
 
     Source: "reasoning about colored objects" of BIG-bench (Srivastava et al. 2022, arXiv
     2206.04615), as Merullo et al. 2023 (arXiv 2310.08744) use it. Words and wording are

@@ -61,7 +61,7 @@ class Documents(Eval):
         values = numbers(rng, self.split, self.documents)
         places = [rng.random() for _ in keys]
         made = [Document(topic, form, *each) for each in zip(keys, values, strict=True)]
-        fact, question, lead = form.fill(keys[slot], values[slot])
+        _, question, lead = form.fill(keys[slot], values[slot])
         asked = Asked(_TASK, question, lead, values[slot], self.chat)
         facts = {"length": self.length(index), "slot": slot, "documents": self.documents}
         facts |= {"topic": topic, "key": keys[slot]}

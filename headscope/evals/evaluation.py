@@ -88,7 +88,8 @@ class Evaluation(BaseModel):
 
     def claims(self) -> list[str]:
         """One sentence for each eval and change; p by sign flips, Holm over all of them."""
-        tests = [(task, index) for task in self.tasks for index in range(1, len(self.conditions))]
+        measured = [task for task in self.tasks if task.done]
+        tests = [(task, index) for task in measured for index in range(1, len(self.conditions))]
         if not tests:
             return []
         p = holm(np.array([sign_flip_p(_change(task, i), self.seed) for task, i in tests]))
@@ -133,8 +134,8 @@ class Evaluation(BaseModel):
                 row |= _exact_change(right, None if before is None else before[chosen])
             if index:
                 row |= _interval("change", values - task.values(0)[chosen], self.seed)
-            few = right is None or np.isnan(row["value.low"])
-            row["gate"] = "" if few else gate(right, task.chance)
+            few = np.isnan(row["value.low"])
+            row["gate"] = "" if right is None or few else gate(right, task.chance)
             rows.append(row)
         return rows
 

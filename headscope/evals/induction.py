@@ -64,5 +64,5 @@ def _after(
 ) -> Prompt:
     """All up to the first token of a block as the prompt, the rest of the block as its answer."""
     answer = ids[start + 1 :]
-    said = str(tokenizer.decode(answer))
+    said = str(tokenizer.decode(list(answer)))
     return Prompt(ids[: start + 1], answer=said, answer_ids=answer, facts=facts)

@@ -36,7 +36,7 @@ class TwoFacts(Eval):
         rng = self.rng(index)
         people = rng.sample(third(PEOPLE, self.split), 2)
         things = rng.sample(third(THINGS, self.split), 2)
-        places = rng.sample(third(PLACES, self.split), len(third(PLACES, self.split)))
+        places: list[str] = rng.sample(third(PLACES, self.split), len(third(PLACES, self.split)))
         scripts, ends = list[list[Event]](), list[str]()
         for who, thing in zip(people, things, strict=True):
             script, end = _carrying(rng, who, thing, places)

@@ -208,8 +208,8 @@ def _needed(found: "Validation", task: int, row: dict[str, Any]) -> str:
         said = f"right answers from {base['exact']:.2f} to {tested['exact']:.2f}{others} and "
     return (
         f"{_what(found)} takes, on {measured.done} questions of {measured.task}, {said}the "
-        f"{UNITS[measured.metric]} by {tested['change']:.2f} nats [{tested['change.low']:.2f}, "
-        f"{tested['change.high']:.2f}]: {_reason(found, task, row)}."
+        f"{UNITS[measured.metric]} by {tested['change']:.2f} nats"
+        f"{_span(tested['change.low'], tested['change.high'], '.2f')}: {_reason(found, task, row)}."
         f"{_gated(found, measured)}"
     )
 
@@ -252,9 +252,14 @@ def _spared(found: "Validation", row: dict[str, Any]) -> str:
         right = f"right answers from {row['exact.base']:.2f} to {row['exact']:.2f} and "
     return (
         f"{_what(found)} takes, on {row['questions']} questions of {row['task']}, {right}the "
-        f"log-probability of an answer token by {row['change']:+.3f} nats "
-        f"[{row['change.low']:+.3f}, {row['change.high']:+.3f}]: {verdict}."
+        f"log-probability of an answer token by {row['change']:+.3f} nats"
+        f"{_span(row['change.low'], row['change.high'], '+.3f')}: {verdict}."
     )
+
+
+def _span(low: float, high: float, form: str) -> str:
+    """An interval in brackets; nothing of one that too few questions allow."""
+    return "" if np.isnan(low) else f" [{low:{form}}, {high:{form}}]"
 
 
 def _change(measured: Measured, index: int) -> Float[np.ndarray, " question"]:
