@@ -311,6 +311,12 @@ def test_what_leaves_no_room_for_a_change_is_refused(
         validate(opened("llama"), ["L0H1"], prompts=Echo(6, seed=9))
 
 
+def test_an_eval_is_tested_or_spared(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
+    model, _ = organism
+    with pytest.raises(HeadscopeError, match="perplexity cannot be both tested and spared"):
+        validate(model, ["L0H1"], tasks=["perplexity"], spared=["perplexity"])
+
+
 def test_doses_and_spared_evals(organism: tuple[HeadModel, headscope.HeadMap]) -> None:
     """Two heads are planted, which share the work."""
     model, head_map = organism

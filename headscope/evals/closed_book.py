@@ -5,6 +5,7 @@ from transformers import PreTrainedTokenizerBase
 from headscope.evals.base import Eval, Item
 from headscope.evals.common_knowledge import KINDS
 from headscope.evals.drafting import at_length, before, choices
+from headscope.evals.drawing import check_count
 from headscope.prompts.asking import Draft
 from headscope.prompts.base import SPLITS
 
@@ -29,6 +30,12 @@ class ClosedBook(Eval):
     licence = "none needed: common knowledge"
     in_prompt = False
     others: int = field(default=3, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A third of the shortest kind, less the fact that is asked for.
+        most = min(len(kind.facts) for kind in KINDS.values()) // len(SPLITS) - 1
+        check_count(self, "others", self.others, 1, most)
 
     def item(self, index: int, tokenizer: PreTrainedTokenizerBase) -> Item:
         kinds = list(KINDS)

@@ -14,7 +14,7 @@ from headscope.evals.base import Eval
 from headscope.evals.evaluate import chosen_evals
 from headscope.evals.gates import mean_interval
 from headscope.evals.masking import check_room, masked_scores, masks_of
-from headscope.evals.measured import Measured, check_items
+from headscope.evals.measured import Measured, items_of
 from headscope.evals.multiplicity import benjamini_hochberg
 from headscope.evals.statistics import check_enough, sign_flip_p
 from headscope.heads import Head, label, selected_heads
@@ -136,8 +136,7 @@ def effects(
     tested = selected_heads(
         every if heads is None else heads, model.layers, model.n_heads, model.name
     )
-    items = chosen.items(model.tokenizer)
-    check_items(model, chosen, items)
+    items = items_of(model, chosen)
     check_enough(len(items), 0.95)
     result = Effects(
         model=model.name,

@@ -11,7 +11,7 @@ from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item
 from headscope.evals.describing import described
 from headscope.evals.evaluation import Change, Evaluation
-from headscope.evals.measured import Measured, check_items
+from headscope.evals.measured import Measured, items_of
 from headscope.evals.prefix import Prefix
 from headscope.evals.scoring import Scored, scored
 from headscope.evals.statistics import check_enough
@@ -58,9 +58,8 @@ def evaluate(
     for method in (method for each in methods for method in each):
         method.check(model)
     chosen = chosen_evals(tasks, lengths, samples, seed)
-    questions = [task.items(model.tokenizer) for task in chosen]
-    for task, items in zip(chosen, questions, strict=True):
-        check_items(model, task, items)
+    questions = [items_of(model, task) for task in chosen]
+    for items in questions:
         check_enough(len(items), 0.95)
     conditions = [Change(label="base")]
     for name, each in zip(changes, methods, strict=True):

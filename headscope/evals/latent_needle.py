@@ -59,4 +59,6 @@ class LatentNeedle(Eval):
         asked = Asked(_TASK, gold.question, gold.lead, who, self.chat)
         facts = {"depth": depth, "clue": gold.clue, "distractors": self.distractors}
         draft = hide(self, index, tokenizer, asked, needles, facts)
-        return choice(draft, tokenizer, names, swapped(draft, "answer", "name_0"))
+        # A name that begins a paragraph may take more tokens than behind a space.
+        swaps = (swapped(draft, "answer", f"name_{i}") for i in range(self.distractors))
+        return choice(draft, tokenizer, names, *swaps)

@@ -120,6 +120,23 @@ def digest(item: Item) -> str:
     return sha256(repr((item.prompt.digest, rest)).encode()).hexdigest()
 
 
+def items_of(model: HeadModel, task: Eval) -> list[Item]:
+    """The questions of an eval, refused before they are made where they could not fit.
+
+    Raises:
+        HeadscopeError: as `check_items`, or they cannot be made.
+    """
+    longest = max(task.lengths, default=0)
+    if longest > model.context_length:
+        raise HeadscopeError(
+            f"Prompts of {longest} tokens do not fit into the {model.context_length} that "
+            f"{model.spec} was made for; ask {task.title!r} for shorter ones."
+        )
+    items = task.items(model.tokenizer)
+    check_items(model, task, items)
+    return items
+
+
 def check_items(model: HeadModel, task: Eval, items: Sequence[Item]) -> None:
     """Refuse an eval before any of it is measured.
 

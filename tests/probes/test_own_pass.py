@@ -57,5 +57,7 @@ def test_the_bare_pass_holds_what_the_user_said_and_the_answers_first_words(
     lead = whole.rsplit("<|im_start|>assistant\n", 1)[1]
     assert lead
     assert bare == smollm2.tokenizer.bos_token + said + lead
-    assert bool((found["context_awareness_share"] >= found["context_awareness"]).all())
+    # A row sums to one within rounding, and the share may fall below by as much.
+    least = found["context_awareness"] - 1e-5
+    assert bool((found["context_awareness_share"] >= least).all())
     assert all(bool(((x >= 0) & (x <= 1 + 1e-5)).all()) for x in found.values())
