@@ -121,10 +121,21 @@ def digest(item: Item) -> str:
 
 
 def items_of(model: HeadModel, task: Eval) -> list[Item]:
+    """The questions of an eval, checked.
+
+    Raises:
+        HeadscopeError: as `made_items` and `check_items`.
+    """
+    items = made_items(model, task)
+    check_items(model, task, items)
+    return items
+
+
+def made_items(model: HeadModel, task: Eval) -> list[Item]:
     """The questions of an eval, refused before they are made where they could not fit.
 
     Raises:
-        HeadscopeError: as `check_items`, or they cannot be made.
+        HeadscopeError: they are longer than the context, or cannot be made.
     """
     longest = max(task.lengths, default=0)
     if longest > model.context_length:
@@ -132,9 +143,7 @@ def items_of(model: HeadModel, task: Eval) -> list[Item]:
             f"Prompts of {longest} tokens do not fit into the {model.context_length} that "
             f"{model.spec} was made for; ask {task.title!r} for shorter ones."
         )
-    items = task.items(model.tokenizer)
-    check_items(model, task, items)
-    return items
+    return task.items(model.tokenizer)
 
 
 def check_items(model: HeadModel, task: Eval, items: Sequence[Item]) -> None:

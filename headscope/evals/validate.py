@@ -13,7 +13,7 @@ from headscope.evals.controls import HeadSet
 from headscope.evals.evaluate import chosen_evals
 from headscope.evals.head_norms import head_norms
 from headscope.evals.masking import Direction, check_room, masked_scores, masks_of
-from headscope.evals.measured import Measured, items_of
+from headscope.evals.measured import Measured, check_items, made_items
 from headscope.evals.statistics import check_enough
 from headscope.evals.validation import Validation
 from headscope.headmap import HeadMap
@@ -93,10 +93,11 @@ def validate(
     both = {task.title for task in targets} & {task.title for task in chosen[len(targets) :]}
     if both:
         raise HeadscopeError(f"{min(both)} cannot be both tested and spared; name it once.")
-    questions = [items_of(model, task) for task in chosen]
+    questions = [made_items(model, task) for task in chosen]
     for task, items in zip(chosen, questions, strict=True):
         if head_map is not None:
             check_apart(head_map, task, [item.prompt for item in items], model.tokenizer)
+        check_items(model, task, items)
         check_enough(len(items), 0.95)
     sets = _conditions(model, tested, k, controls, dose_controls, kinds, seed)
     # Of other doses spared evals take the tested sets alone, which stand before their controls.
