@@ -1,5 +1,4 @@
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -10,8 +9,7 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
-from headscope.heads import Head, by_layer, check_heads, parse_heads
-from headscope.interventions.base import Intervention
+from headscope.interventions.by_head import _ByHead
 from headscope.prompts.base import Prompt
 from headscope.prompts.text import Text
 from headscope.run import Part
@@ -67,7 +65,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Ablate(Intervention):
+class Ablate(_ByHead):
     """Take heads out, in one of four ways.
 
     "zero": z = 0. "mean": z = the head's mean over reference tokens. "resample": z = the head's
@@ -84,13 +82,12 @@ class Ablate(Intervention):
         reference: what "mean" and "resample" replace z by.
     """
 
-    heads: Sequence[Head | str]
     mode: Mode = "zero"
     part: Part = "all"
     reference: Reference | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "heads", parse_heads(self.heads))
+        super().__post_init__()
         for name, value, known in (("mode", self.mode, Mode), ("part", self.part, Part)):
             if value not in get_args(known):
                 raise HeadscopeError(
@@ -114,7 +111,7 @@ class Ablate(Intervention):
         return {**options, "reference": reference}
 
     def check(self, model: "HeadModel") -> None:
-        check_heads(parse_heads(self.heads), model.layers, model.n_heads, model.name)
+        super().check(model)
         shape = (model.n_layers, model.n_heads)
         if self.reference is not None and tuple(self.reference.mean.shape[:2]) != shape:
             raise HeadscopeError(
@@ -123,42 +120,12 @@ class Ablate(Intervention):
                 f"{shape[1]}."
             )
 
-    def attend(self, attention: Attention, attend: Attend) -> Attended:
-        return self._attend(attention, attend, [by_layer(parse_heads(self.heads))])
-
-    @staticmethod
-    @contextmanager
-    def rowwise(model: "HeadModel", rows: Sequence["Ablate"]) -> Iterator["HeadModel"]:
-        """A scope in which row b of every batch has the heads of rows[b] ablated.
-
-        Args:
-            rows: ablations that differ in their heads alone, one for each row.
-
-        Raises:
-            HeadscopeError: they differ in more, or do not fit the model.
-        """
-        first = rows[0]
-        kinds = {(row.mode, row.part, id(row.reference)) for row in rows}
-        if len(kinds) > 1:
-            raise HeadscopeError("Ablations of one batch differ in their heads alone.")
-        for row in rows:
-            row.check(model)
-        heads = [by_layer(parse_heads(row.heads)) for row in rows]
-        with model.entered(lambda attention, attend: first._attend(attention, attend, heads)):
-            yield model
-
-    def _attend(
-        self, attention: Attention, attend: Attend, heads: Sequence[dict[int, list[int]]]
+    def _edit(
+        self, attention: Attention, attend: Attend, chosen: Bool[Tensor, "#batch head"]
     ) -> Attended:
-        """Ablate the given heads by layer, for each row of the batch or for all alike."""
-        if not any(attention.layer in layers for layers in heads):
-            return attend(attention)
         assert attention.run is not None
         rows = attention.run.rows_in(self.part, attention.query_positions)
-        chosen = torch.zeros(len(heads), attention.n_heads, dtype=torch.bool)
-        for row, layers in enumerate(heads):
-            chosen[row, layers.get(attention.layer, [])] = True
-        where = rows[:, None, :, None] & chosen.to(rows.device)[:, :, None, None]
+        where = rows[:, None, :, None] & chosen[:, :, None, None]
         if self.mode == "uniform":
             return attend(attention.with_q(attention.q.masked_fill(where, 0)))
         attended = attend(attention)

@@ -1,5 +1,4 @@
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,7 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
-from headscope.heads import Head, by_layer, check_heads, parse_heads
-from headscope.interventions.base import Intervention
+from headscope.interventions.by_head import _ByHead
 from headscope.stack import Attend
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ class Outputs:
 
 
 @dataclass(frozen=True)
-class Patch(Intervention):
+class Patch(_ByHead):
     """Activation patching: give heads the outputs that they had in another run.
 
     z of each head is replaced by z of the same head at the same position of a stored run, so both
@@ -66,12 +64,11 @@ class Patch(Intervention):
         positions: which positions are patched, from 0; all of them if left out.
     """
 
-    heads: Sequence[Head | str]
     outputs: Outputs
     positions: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "heads", parse_heads(self.heads))
+        super().__post_init__()
         if not isinstance(self.outputs, Outputs):
             raise HeadscopeError(
                 "Patching needs what the heads said in another run: pass "
@@ -85,7 +82,7 @@ class Patch(Intervention):
             )
 
     def check(self, model: "HeadModel") -> None:
-        check_heads(parse_heads(self.heads), model.layers, model.n_heads, model.name)
+        super().check(model)
         if (*self.outputs.layers, self.outputs.z.shape[1]) != (*model.layers, model.n_heads):
             raise HeadscopeError(
                 f"The stored outputs come from a model of {len(self.outputs.layers)} layers × "
@@ -93,42 +90,12 @@ class Patch(Intervention):
                 f"{model.n_heads}; store those of a model of its shape."
             )
 
-    def attend(self, attention: Attention, attend: Attend) -> Attended:
-        return self._attend(attention, attend, [by_layer(parse_heads(self.heads))])
-
-    @staticmethod
-    @contextmanager
-    def rowwise(model: "HeadModel", rows: Sequence["Patch"]) -> Iterator["HeadModel"]:
-        """A scope in which row b of every batch has the heads of rows[b] patched.
-
-        Args:
-            rows: patches that differ in their heads alone, one for each row.
-
-        Raises:
-            HeadscopeError: they differ in more, or do not fit the model.
-        """
-        first = rows[0]
-        if any((r.outputs, r.positions) != (first.outputs, first.positions) for r in rows):
-            raise HeadscopeError("Patches of one batch differ in their heads alone.")
-        for row in rows:
-            row.check(model)
-        heads = [by_layer(parse_heads(row.heads)) for row in rows]
-        with model.entered(lambda attention, attend: first._attend(attention, attend, heads)):
-            yield model
-
-    def _attend(
-        self, attention: Attention, attend: Attend, heads: Sequence[dict[int, list[int]]]
+    def _edit(
+        self, attention: Attention, attend: Attend, chosen: Bool[Tensor, "#batch head"]
     ) -> Attended:
-        """Patch the given heads by layer, for each row of the batch or for all alike."""
-        if not any(attention.layer in layers for layers in heads):
-            return attend(attention)
         self._check_length(attention)
-        chosen = torch.zeros(len(heads), attention.n_heads, dtype=torch.bool)
-        for row, layers in enumerate(heads):
-            chosen[row, layers.get(attention.layer, [])] = True
         attended = attend(attention)
-        where = self._where(attention)[:, None, :, None]
-        where = where & chosen.to(where.device)[:, :, None, None]
+        where = self._where(attention)[:, None, :, None] & chosen[:, :, None, None]
         at = attention.query_positions.clamp(0, len(self.outputs) - 1)
         stored = self.outputs.z[self.outputs.layers.index(attention.layer)].to(attended.z)
         return attended.with_z(torch.where(where, stored[:, at].transpose(0, 1), attended.z))
