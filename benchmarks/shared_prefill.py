@@ -29,8 +29,8 @@ SETS, PROMPTS, LENGTH, ONE_BY_ONE = 99, 24, 1000, 1
 def main() -> None:
     describe()
     model = headscope.load("smollm2")
-    every = [(layer, head) for layer in model.layers for head in range(model.n_heads)]
-    sets = [(), *uniform_sets(every, TESTED, SETS)]
+
+    sets = [(), *uniform_sets(model.heads, TESTED, SETS)]
     masks = masks_of(model, sets, "zero", "answer", 0)
     items = Needle(samples=PROMPTS, lengths=(LENGTH,)).items(model.tokenizer)
     scored(model, items[0])  # warm

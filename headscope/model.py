@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from headscope.backends.base import Backend
 from headscope.backends.discover import decoder_of
 from headscope.errors import HeadscopeError
+from headscope.heads import Head
 from headscope.prompts.base import Prompt
 from headscope.stack import Life, Middleware, Observer, Stack
 from headscope.weights import HeadWeights, trace_weights
@@ -92,6 +93,11 @@ class HeadModel:
     @property
     def n_layers(self) -> int:
         return len(self.layers)
+
+    @property
+    def heads(self) -> list[Head]:
+        """All query heads as (layer, head), layer by layer."""
+        return [(layer, head) for layer in self.layers for head in range(self.n_heads)]
 
     @property
     def device(self) -> torch.device:

@@ -12,17 +12,15 @@ from torch import Tensor
 
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item, TokenIds
-from headscope.evals.measured import check_items
+from headscope.evals.measured import items_of
 from headscope.evals.prefix import Prefix
-from headscope.evals.scoring import scored
+from headscope.evals.scoring import rows_at_once, scored
 from headscope.model import HeadModel
 from headscope.patched import Direction
 from headscope.prompts.base import Prompt
 
 Scope = Callable[[slice], AbstractContextManager[object]]  # around a pass over some of the rows
 Said = Mapping[TokenIds, Float[Tensor, " row"]]  # nats of an answer
-
-_TOKENS = {"cpu": 512, "cuda": 8192}  # of one pass, as where evals are scored
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Lane:
         """
         ids = torch.tensor(self.base[self.shared :])
         last = len(self.answers[0])
-        step = max(1, _TOKENS.get(model.device.type, _TOKENS["cpu"]) // len(ids))
+        step = rows_at_once(model, len(ids))
         found: dict[TokenIds, list[Tensor]] = {answer: [] for answer in self.answers}
         for start in range(0, rows, step):
             some = slice(start, min(start + step, rows))
@@ -134,8 +132,7 @@ def pairs_of(model: HeadModel, task: Eval) -> list[Pair]:
             f"Patching compares right answers with wrong ones, and {task.name!r} has no wrong "
             "ones; use an eval with clean and corrupt pairs, such as 'ioi'."
         )
-    items = task.items(model.tokenizer)
-    check_items(model, task, items)
+    items = items_of(model, task)
     for item in items:
         if item.corrupt is None:
             raise HeadscopeError(

@@ -1,24 +1,23 @@
 """What patching sets of heads did, kept pair by pair: what maps and joint effects share."""
 
 from math import nan
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from headscope.errors import HeadscopeError
-from headscope.evals import kept
-from headscope.evals.statistics import Interval, least_prompts, paired_bootstrap
+from headscope.evals.gates import mean_interval
+from headscope.evals.kept import Kept
+from headscope.evals.statistics import Interval
 
 SCHEMA = 1
 Direction = Literal["denoising", "noising"]
 Pairs = Float[np.ndarray, " pair"]
-_Kind = TypeVar("_Kind", bound="Patched")
 
 
-class Patched(BaseModel):
+class Patched(Kept):
     """Margins of right over wrong answers, in nats: clean, corrupt, and with sets of heads patched.
 
     "denoising": in the corrupt run heads say what they said in the clean one; an effect of 1 makes
@@ -34,7 +33,8 @@ class Patched(BaseModel):
         patched: by pair and set.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    what = "another measurement"
+    again = "patch again"
 
     schema_version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA)
     model: str
@@ -50,9 +50,9 @@ class Patched(BaseModel):
     seed: int = Field(ge=0)
     digests: list[str] = Field(min_length=1)
     sets: list[list[tuple[int, int]]] = Field(min_length=1)
-    clean: list[float] = []
-    corrupt: list[float] = []
-    patched: list[list[float]] = []
+    clean: list[float] = Field(default_factory=list)
+    corrupt: list[float] = Field(default_factory=list)
+    patched: list[list[float]] = Field(default_factory=list)
     versions: dict[str, str]
     command: str = ""
 
@@ -97,10 +97,8 @@ class Patched(BaseModel):
         columns = [linearised(sign * change, gap) for change in self.changes().T]
         return np.array(columns).T.reshape(self.done, len(self.sets))
 
-    def same_measurement(self, other: "Patched") -> bool:
-        """Whether one can be continued as the other."""
-        open_ = {"clean", "corrupt", "patched", "command"}
-        return self.model_dump(exclude=open_) == other.model_dump(exclude=open_)
+    def identity(self) -> Any:
+        return self.model_dump(exclude={"clean", "corrupt", "patched", "command"})
 
     def check_scale(self) -> None:
         """Refuse to speak of effects where there is nothing to measure them by.
@@ -116,18 +114,6 @@ class Patched(BaseModel):
                 f"{self.gap().mean():.2f} nats), so that no effect of patching can be measured; "
                 "use an eval that it can do."
             )
-
-    def save(self, path: str | Path) -> Path:
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls: type[_Kind], path: str | Path) -> _Kind:
-        """Read a saved result.
-
-        Raises:
-            HeadscopeError: the file is missing, damaged, of another kind, or of another schema.
-        """
-        return kept.read(cls, path, "patch again")
 
 
 def linearised(change: Pairs, gap: Pairs) -> Pairs:
@@ -147,6 +133,4 @@ def linearised(change: Pairs, gap: Pairs) -> Pairs:
 
 def interval(values: Pairs, seed: int) -> Interval:
     """Bootstrap interval of a mean over pairs; NaN of fewer than `least_prompts`."""
-    if len(values) < least_prompts() or not np.isfinite(values).all():
-        return nan, nan
-    return paired_bootstrap(values, seed)
+    return mean_interval(values, seed) if np.isfinite(values).all() else (nan, nan)

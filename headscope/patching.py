@@ -65,9 +65,8 @@ def patch_heads(
     2023, arXiv 2309.16042.
     """
     check_opened(model)
-    every = [(layer, head) for layer in model.layers for head in range(model.n_heads)]
     wanted = selected_heads(
-        every if heads is None else heads, model.layers, model.n_heads, model.name
+        model.heads if heads is None else heads, model.layers, model.n_heads, model.name
     )
     task = chosen(task, samples)
     pairs = pairs_of(model, task)
@@ -162,13 +161,7 @@ def _measured(
 ) -> Kind:
     """A result with all of its pairs, gone on with where its file has some."""
     path = None if out is None else Path(out)
-    result = new
-    if path is not None and path.exists():
-        result = type(new).load(path)
-        if not new.same_measurement(result):
-            raise HeadscopeError(
-                f"{path} holds another measurement; choose another file, or delete this one."
-            )
+    result = new.continued(path)
     for index in range(result.done, len(pairs)):
         if progress is not None:
             progress(index, len(pairs))

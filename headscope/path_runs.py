@@ -80,7 +80,6 @@ def _second_pass(
 ) -> tuple[Said, Mapping[Entry, Tensor]]:
     """Answers with one sender a row changed and all other heads frozen, and what entries get."""
     frozen, other = (Outputs.of(model, ids) for ids in (lane.base, lane.source))
-    every = [(layer, head) for layer in model.layers for head in range(model.n_heads)]
     given: dict[Entry, list[Tensor]] = {entry: [] for entry in entries}
 
     def keep(attended: Attended) -> None:
@@ -96,7 +95,7 @@ def _second_pass(
             scopes.enter_context(
                 Patch.rowwise(model, [Patch([sender], other) for sender in senders[some]])
             )
-            scopes.enter_context(Patch(every, frozen)(model))
+            scopes.enter_context(Patch(model.heads, frozen)(model))
             scopes.enter_context(model.observed(keep))
             yield
 

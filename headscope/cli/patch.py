@@ -81,9 +81,10 @@ def patch(
     (test,) = chosen_evals([task], as_integers(lengths, "--lengths"), samples, seed)
     test, detect = replace(test, split="test"), replace(test, split="detect")
     opened = load(model, backend=backend, dtype=dtype, device=device)
-    every = [(layer, head) for layer in opened.layers for head in range(opened.n_heads)]
-    if k >= len(every):
-        raise HeadscopeError(f"{opened.name} has {len(every)} heads; --k takes fewer than that.")
+    if k >= len(opened.heads):
+        raise HeadscopeError(
+            f"{opened.name} has {len(opened.heads)} heads; --k takes fewer than that."
+        )
     settings = repr(
         (opened.fingerprint, opened.backend.name, opened.dtype, detect, direction, seed)
     )
@@ -102,7 +103,7 @@ def patch(
         joint: list[JointEffect] = []
         kinds = {"uniform": uniform_sets, "layer-matched": layer_matched_sets}
         for kind, draw in kinds.items() if controls else [("random", uniform_sets)]:
-            sets = draw(every, heads, controls, seed or 0)
+            sets = draw(opened.heads, heads, controls, seed or 0)
             if controls and not sets:
                 terminal.err.print(
                     f"There are no {kind} sets: some layer has fewer other heads than tested "

@@ -1,20 +1,21 @@
 """What every single head does to an eval: each ablated alone, false discoveries controlled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from headscope.errors import HeadscopeError
-from headscope.evals import kept
 from headscope.evals.base import Eval
 from headscope.evals.evaluate import chosen_evals
 from headscope.evals.gates import mean_interval
+from headscope.evals.kept import Kept
 from headscope.evals.masking import check_room, masked_scores, masks_of
-from headscope.evals.measured import Measured, items_of
+from headscope.evals.measured import Measured, Progress, go_through, items_of
 from headscope.evals.multiplicity import benjamini_hochberg
 from headscope.evals.statistics import check_enough, sign_flip_p
 from headscope.heads import Head, label, selected_heads
@@ -24,13 +25,13 @@ from headscope.run import Part
 from headscope.runinfo import versions
 
 SCHEMA = 1
-Progress = Callable[[str, int, int], None]
 
 
-class Effects(BaseModel):
+class Effects(Kept):
     """What ablating one head after the other did to the same questions."""
 
-    model_config = ConfigDict(extra="forbid")
+    what = "other effects"
+    again = "measure again"
 
     schema_version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA)
     kind: Literal["effects"] = "effects"
@@ -49,6 +50,12 @@ class Effects(BaseModel):
         if len(self.measured.scores) != len(self.heads) + 1:
             raise ValueError("its heads were not all measured")
         return self
+
+    def identity(self) -> Any:
+        measured = self.measured
+        return (
+            self.fingerprint, self.mode, self.part, self.heads, measured.task, measured.digests
+        )  # fmt: skip
 
     def table(self) -> pd.DataFrame:
         """One row for each head, the most harmful ablation first.
@@ -91,18 +98,6 @@ class Effects(BaseModel):
             raise HeadscopeError("No question has been measured yet; run it first.")
         return range(len(self.heads))
 
-    def save(self, path: str | Path) -> Path:
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Effects":
-        """Read saved effects.
-
-        Raises:
-            HeadscopeError: the file is missing, damaged, of another kind or another headscope.
-        """
-        return kept.read(cls, path, "measure again")
-
 
 def effects(
     model: HeadModel,
@@ -132,9 +127,8 @@ def effects(
     """
     check_opened(model)
     (chosen,) = chosen_evals([task], lengths, samples, seed)
-    every = [(layer, head) for layer in model.layers for head in range(model.n_heads)]
     tested = selected_heads(
-        every if heads is None else heads, model.layers, model.n_heads, model.name
+        model.heads if heads is None else heads, model.layers, model.n_heads, model.name
     )
     items = items_of(model, chosen)
     check_enough(len(items), 0.95)
@@ -150,26 +144,10 @@ def effects(
         command=command,
     )
     path = None if out is None else Path(out)
-    if path is not None and path.exists():
-        result = _continued(result, Effects.load(path), path)
+    result = result.continued(path)
     if not result.measured.done:
         check_room(model, chosen, items, "drop")
     masks = masks_of(model, [(), *((head,) for head in tested)], mode, part, seed)
-    for index in range(result.measured.done, len(items)):
-        if progress is not None:
-            progress(chosen.title, index, len(items))
-        result.measured.add(masked_scores(model, items[index], masks))
-        if path is not None:
-            result.save(path)
-    if progress is not None:
-        progress(chosen.title, len(items), len(items))
+    scores = partial(masked_scores, model, masks=masks)
+    go_through(result, result.measured, items, scores, path, progress)
     return result
-
-
-def _continued(new: Effects, old: Effects, path: Path) -> Effects:
-    def identity(e: Effects) -> tuple[object, ...]:
-        return e.fingerprint, e.mode, e.part, e.heads, e.measured.task, e.measured.digests
-
-    if identity(new) != identity(old):
-        raise HeadscopeError(f"{path} holds other effects; choose another file, or delete it.")
-    return old

@@ -1,8 +1,9 @@
 """Evals on a model as it is, and as it is changed."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item
 from headscope.evals.describing import described
 from headscope.evals.evaluation import Change, Evaluation
-from headscope.evals.measured import Measured, items_of
+from headscope.evals.measured import Measured, Progress, go_through, items_of
 from headscope.evals.prefix import Prefix
 from headscope.evals.scoring import Scored, scored
 from headscope.evals.statistics import check_enough
@@ -20,7 +21,6 @@ from headscope.model import HeadModel, check_opened
 from headscope.registry import find
 from headscope.runinfo import versions
 
-Progress = Callable[[str, int, int], None]  # eval, questions done, questions in all
 Changes = Mapping[str, Intervention | Sequence[Intervention]]
 
 
@@ -77,17 +77,9 @@ def evaluate(
         command=command,
     )
     path = None if out is None else Path(out)
-    if path is not None and path.exists():
-        result = _continued(result, Evaluation.load(path), path)
+    result = result.continued(path)
     for measured, items in zip(result.tasks, questions, strict=True):
-        for index in range(measured.done, len(items)):
-            if progress is not None:
-                progress(measured.task, index, len(items))
-            measured.add(_scores(model, items[index], methods))
-            if path is not None:
-                result.save(path)
-        if progress is not None:
-            progress(measured.task, len(items), len(items))
+        go_through(result, measured, items, partial(_scores, model, methods), path, progress)
     return result
 
 
@@ -133,7 +125,7 @@ def _methods(change: Any) -> list[Intervention]:
 
 
 def _scores(
-    model: HeadModel, item: Item, methods: Sequence[Sequence[Intervention]]
+    model: HeadModel, methods: Sequence[Sequence[Intervention]], item: Item
 ) -> list[Scored]:
     alike = [all(method.reads_prompt_alike for method in each) for each in methods]
     # One prefill for all that read the prompt as it is read without them.
@@ -145,14 +137,3 @@ def _scores(
                 scopes.enter_context(method(model))
             found += scored(model, item, None, prefix if same else None)
     return found
-
-
-def _continued(new: Evaluation, old: Evaluation, path: Path) -> Evaluation:
-    def identity(e: Evaluation) -> Any:
-        return e.fingerprint, e.seed, e.conditions, [(t.task, t.digests) for t in e.tasks]
-
-    if identity(new) != identity(old):
-        raise HeadscopeError(
-            f"{path} holds another evaluation; choose another file, or delete this one."
-        )
-    return old

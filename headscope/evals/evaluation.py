@@ -1,6 +1,5 @@
 """What evals gave on a model, and on a changed one: by question, and summed up in tables."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -8,8 +7,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headscope.errors import HeadscopeError
-from headscope.evals import kept
 from headscope.evals.gates import gate, mean_interval
+from headscope.evals.kept import Kept
 from headscope.evals.measured import UNITS, Measured
 from headscope.evals.multiplicity import holm
 from headscope.evals.statistics import paired_proportions, sign_flip_p, wilson
@@ -26,10 +25,11 @@ class Change(BaseModel):
     method: str = ""
 
 
-class Evaluation(BaseModel):
+class Evaluation(Kept):
     """Evals under one condition or several, on the same questions."""
 
-    model_config = ConfigDict(extra="forbid")
+    what = "another evaluation"
+    again = "evaluate again"
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
     kind: Literal["evaluation"] = "evaluation"
@@ -48,6 +48,10 @@ class Evaluation(BaseModel):
         if any(len(task.scores) != len(self.conditions) for task in self.tasks):
             raise ValueError("its evals were not measured under the same conditions")
         return self
+
+    def identity(self) -> Any:
+        tasks = [(task.task, task.digests) for task in self.tasks]
+        return self.fingerprint, self.seed, self.conditions, tasks
 
     @property
     def complete(self) -> bool:
@@ -144,18 +148,6 @@ class Evaluation(BaseModel):
         from headscope.viz.notebook import evaluation_repr
 
         return evaluation_repr(self)
-
-    def save(self, path: str | Path) -> Path:
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Evaluation":
-        """Read a saved evaluation.
-
-        Raises:
-            HeadscopeError: the file is missing, damaged, or of another kind.
-        """
-        return kept.read(cls, path, "evaluate again")
 
 
 def _groups(task: Measured, fact: str | None) -> list[tuple[Any, np.ndarray]]:

@@ -1,41 +1,65 @@
 """Results in one JSON file: whole, of the right kind, or one sentence about what is wrong."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from headscope import storage
 from headscope.errors import HeadscopeError
 
-Kept = TypeVar("Kept", bound=BaseModel)
+_Kind = TypeVar("_Kind", bound="Kept")
 
 
-def write(result: BaseModel, path: str | Path) -> Path:
-    """Save a result in one step."""
-    path = Path(path)
-    storage.write(path, (result.model_dump_json(indent=1) + "\n").encode())
-    return path
+class Kept(BaseModel):
+    """A result that is saved while it is measured, and that goes on where it was cut off."""
 
+    model_config = ConfigDict(extra="forbid")
 
-def read(kind: type[Kept], path: str | Path, again: str) -> Kept:
-    """Read a result.
+    what: ClassVar[str]  # what a file of other contents holds: "another validation"
+    again: ClassVar[str]  # what to do to make it anew
 
-    Args:
-        again: what to do to make it anew.
+    def identity(self) -> Any:
+        """What two results have to agree in for one to go on as the other."""
+        raise NotImplementedError
 
-    Raises:
-        HeadscopeError: the file is missing, damaged, of another kind, or of a newer headscope.
-    """
-    name = kind.__name__.lower()
-    try:
-        return kind.model_validate_json(storage.read(Path(path)))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        if problem["loc"] == ("schema_version",):
-            age = "a newer" if problem["type"] == "less_than_equal" else "an older"
-            do = "update headscope" if age == "a newer" else f"delete it and {again}"
-            raise HeadscopeError(f"{path} was written by {age} headscope; {do}.") from error
-        raise HeadscopeError(
-            f"{path} is damaged or no {name} ({problem['msg'].lower()}); delete it and {again}."
-        ) from error
+    def save(self, path: str | Path) -> Path:
+        """Save it in one step."""
+        path = Path(path)
+        storage.write(path, (self.model_dump_json(indent=1) + "\n").encode())
+        return path
+
+    @classmethod
+    def load(cls: type[_Kind], path: str | Path) -> _Kind:
+        """Read a saved result.
+
+        Raises:
+            HeadscopeError: the file is missing, damaged, of another kind or another headscope.
+        """
+        try:
+            return cls.model_validate_json(storage.read(Path(path)))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            if problem["loc"] == ("schema_version",):
+                age = "a newer" if problem["type"] == "less_than_equal" else "an older"
+                do = "update headscope" if age == "a newer" else f"delete it and {cls.again}"
+                raise HeadscopeError(f"{path} was written by {age} headscope; {do}.") from error
+            raise HeadscopeError(
+                f"{path} is damaged or no {cls.__name__.lower()} ({problem['msg'].lower()}); "
+                f"delete it and {cls.again}."
+            ) from error
+
+    def continued(self: _Kind, path: Path | None) -> _Kind:
+        """What a file holds of this measurement; itself where there is no file yet.
+
+        Raises:
+            HeadscopeError: the file cannot be read, or holds something else.
+        """
+        if path is None or not path.exists():
+            return self
+        old = type(self).load(path)
+        if old.identity() != self.identity():
+            raise HeadscopeError(
+                f"{path} holds {self.what}; choose another file, or delete this one."
+            )
+        return old

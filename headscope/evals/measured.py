@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item, Metric
+from headscope.evals.kept import Kept
 from headscope.evals.scoring import Scored
 from headscope.model import HeadModel
+
+Progress = Callable[[str, int, int], None]  # eval, questions done, questions in all
 
 # What a change is measured in, for each metric.
 UNITS: dict[Metric, str] = {
@@ -110,6 +114,30 @@ class Measured(BaseModel):
         """One more question, under all conditions."""
         for kept, score in zip(self.scores, scores, strict=True):
             kept.add(score)
+
+
+def go_through(
+    result: Kept,
+    measured: Measured,
+    items: Sequence[Item],
+    scores: Callable[[Item], Sequence[Scored]],
+    path: Path | None,
+    progress: Progress | None,
+) -> None:
+    """Measure the questions that are not measured yet, and save the result after each.
+
+    Args:
+        measured: a part of the result.
+        scores: of a question under all conditions.
+    """
+    for index in range(measured.done, len(items)):
+        if progress is not None:
+            progress(measured.task, index, len(items))
+        measured.add(scores(items[index]))
+        if path is not None:
+            result.save(path)
+    if progress is not None:
+        progress(measured.task, len(items), len(items))
 
 
 def digest(item: Item) -> str:

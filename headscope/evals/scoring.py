@@ -103,9 +103,14 @@ def _batches(
     jobs: list[tuple[int, TokenIds]], item: Item, model: HeadModel, shared: bool
 ) -> Iterator[list[tuple[int, TokenIds]]]:
     tokens = max(len(feed) for _, feed in jobs) + (1 if shared else len(item.prompt))
-    rows = max(1, _TOKENS.get(model.device.type, _TOKENS["cpu"]) // tokens)
+    rows = rows_at_once(model, tokens)
     for start in range(0, len(jobs), rows):
         yield jobs[start : start + rows]
+
+
+def rows_at_once(model: HeadModel, tokens: int) -> int:
+    """How many rows of so many tokens one pass should have."""
+    return max(1, _TOKENS.get(model.device.type, _TOKENS["cpu"]) // tokens)
 
 
 def _pass(

@@ -1,8 +1,9 @@
 """Is it these heads? Ablate them, and random ones, on questions that found none of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from headscope.errors import HeadscopeError
 from headscope.evals.apart import check_apart
@@ -13,7 +14,7 @@ from headscope.evals.controls import HeadSet
 from headscope.evals.evaluate import chosen_evals
 from headscope.evals.head_norms import head_norms
 from headscope.evals.masking import Direction, check_room, masked_scores, masks_of
-from headscope.evals.measured import Measured, check_items, made_items
+from headscope.evals.measured import Measured, Progress, check_items, go_through, made_items
 from headscope.evals.statistics import check_enough
 from headscope.evals.validation import Validation
 from headscope.headmap import HeadMap
@@ -24,8 +25,6 @@ from headscope.prompts.base import PromptFamily
 from headscope.prompts.text import Text
 from headscope.run import Part
 from headscope.runinfo import versions
-
-Progress = Callable[[str, int, int], None]  # eval, questions done, questions in all
 
 
 def validate(
@@ -121,21 +120,14 @@ def validate(
         command=command,
     )
     path = None if out is None else Path(out)
-    if path is not None and path.exists():
-        result = _continued(result, Validation.load(path), path)
+    result = result.continued(path)
     if result.done == 0:
         for task, items in zip(targets, questions, strict=False):
             check_room(model, task, items, direction)
     masks = masks_of(model, [c.heads for c in sets], mode, part, seed)
     for measured, items in zip(result.tasks, questions, strict=True):
-        for index in range(measured.done, len(items)):
-            if progress is not None:
-                progress(measured.task, index, len(items))
-            measured.add(masked_scores(model, items[index], masks[: len(measured.scores)]))
-            if path is not None:
-                result.save(path)
-        if progress is not None:
-            progress(measured.task, len(items), len(items))
+        scores = partial(masked_scores, model, masks=masks[: len(measured.scores)])
+        go_through(result, measured, items, scores, path, progress)
     return result
 
 
@@ -173,24 +165,10 @@ def _conditions(
     kinds: Sequence[ControlKind],
     seed: int,
 ) -> list[Condition]:
-    every = [(layer, head) for layer in model.layers for head in range(model.n_heads)]
     counts = {size: controls if size == k else dose_controls for size in tested}
     norms: Mapping[Head, float] = {}
     if "norm_matched" in kinds:
         length = min(512, model.context_length)
         texts = Text(samples=4, split="tune", seed=seed, lengths=(length,))
         norms = head_norms(model, texts.prompts(model.tokenizer))
-    return conditions(every, tested, k, counts, kinds, norms, seed)
-
-
-def _continued(new: Validation, old: Validation, path: Path) -> Validation:
-    def identity(v: Validation) -> Any:
-        sets = [(c.kind, c.k, c.heads) for c in v.conditions]
-        tasks = [(t.task, t.digests, len(t.scores)) for t in v.tasks]
-        return v.fingerprint, v.mode, v.part, v.direction, v.targets, sets, tasks
-
-    if identity(new) != identity(old):
-        raise HeadscopeError(
-            f"{path} holds another validation; choose another file, or delete this one."
-        )
-    return old
+    return conditions(model.heads, tested, k, counts, kinds, norms, seed)

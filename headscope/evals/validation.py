@@ -1,13 +1,13 @@
 """What a causal test found: kept question by question, summed up in tables and sentences."""
 
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from headscope.evals import kept, verdicts
+from headscope.evals import verdicts
 from headscope.evals.conditions import Condition
+from headscope.evals.kept import Kept
 from headscope.evals.masking import Direction
 from headscope.evals.measured import Measured
 from headscope.heads import Head
@@ -17,14 +17,15 @@ from headscope.run import Part
 SCHEMA = 2
 
 
-class Validation(BaseModel):
+class Validation(Kept):
     """What an ablation did to some evals, beside what random ablations did to the same questions.
 
     The first `targets` evals are those that the heads are said to be needed for; the others should
     be spared. The dose `k` was named beforehand; other doses explore.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    what = "another validation"
+    again = "validate again"
 
     schema_version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA)
     kind: Literal["validation"] = "validation"
@@ -52,6 +53,11 @@ class Validation(BaseModel):
         if any(not 2 <= len(task.scores) <= len(self.conditions) for task in self.tasks):
             raise ValueError("its conditions were not measured on its evals")
         return self
+
+    def identity(self) -> Any:
+        sets = [(c.kind, c.k, c.heads) for c in self.conditions]
+        tasks = [(task.task, task.digests, len(task.scores)) for task in self.tasks]
+        return self.fingerprint, self.mode, self.part, self.direction, self.targets, sets, tasks
 
     @property
     def done(self) -> int:
@@ -125,15 +131,3 @@ class Validation(BaseModel):
         from headscope.viz.notebook import validation_repr
 
         return validation_repr(self)
-
-    def save(self, path: str | Path) -> Path:
-        return kept.write(self, path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Validation":
-        """Read a saved validation.
-
-        Raises:
-            HeadscopeError: the file is missing, damaged, of another kind or another headscope.
-        """
-        return kept.read(cls, path, "validate again")
