@@ -92,11 +92,16 @@ def as_names(text: str | None, flag: str = "--probes", listed: str = "probes") -
     """ "a,b" -> ["a", "b"], "all" -> "all"; `headscope LISTED` says what there is."""
     if text is None or text == "all":
         return text
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = split_names(text)
     if not names:
         one = listed.removesuffix("s")
         raise HeadscopeError(f"{flag} names no {one}; `headscope {listed}` lists them.")
     return names
+
+
+def split_names(text: str) -> list[str]:
+    """ "a, b" -> ["a", "b"]; empty parts are left out."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def as_integers(text: str | None, flag: str) -> tuple[int, ...] | None:

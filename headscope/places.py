@@ -39,6 +39,13 @@ def evaluation_path(
     return Path("runs") / f"{model.name}-evals" / f"{names}-{_digest(repr(settings))}.json"
 
 
+def patching_path(model: HeadModel, task: Eval, direction: str, seed: int | None) -> Path:
+    """The folder of a map by patching and the tests of its heads, in the same way."""
+    settings = (model.fingerprint, model.backend.name, model.dtype, task, direction, seed)
+    name = f"{task.name}-{direction}-{_digest(repr(settings))}"
+    return Path("runs") / f"{model.name}-patching" / name
+
+
 def reopened(run: Path, head_map: HeadMap, device: str | None) -> HeadModel:
     """The model that a run was made with.
 

@@ -87,6 +87,15 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int | None, typer.Option(help="Of prompts, control sets and intervals.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Mode = Annotated[
+    Literal["zero", "mean", "uniform", "resample"], typer.Option(help="How heads are ablated.")
+]
+Part = Annotated[
+    Literal["all", "prefill", "decode", "answer"], typer.Option(help="Which rows are ablated.")
+]
+EvalOut = Annotated[
+    Path | None, typer.Option(help="The file; runs/MODEL-evals/SETTINGS.json by default.")
+]
 Lengths = Annotated[str | None, typer.Option(help="Prompt lengths in tokens, joined by commas.")]
 Samples = Annotated[int | None, typer.Option(help="Prompts of each family.")]
 
@@ -113,6 +122,12 @@ def at_least(flag: str, value: int | None, least: int) -> None:
     """Refuse a number that is too small."""
     if value is not None and value < least:
         raise HeadscopeError(f"{flag} takes a whole number from {least} up, not {value}.")
+
+
+def no_folder(out: Path | None) -> None:
+    """Refuse a folder where a file is to be written."""
+    if out is not None and out.is_dir():
+        raise HeadscopeError(f"--out takes a file, and {out} is a folder.")
 
 
 def _plain(value: Any) -> Any:

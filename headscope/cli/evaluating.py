@@ -1,7 +1,7 @@
 """Commands about evals: evals, eval, effects."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -9,14 +9,18 @@ from headscope.cli.base import (
     Backend,
     Device,
     Dtype,
+    EvalOut,
     Json,
     Lengths,
+    Mode,
     Model,
+    Part,
     Quiet,
     Samples,
     Seed,
     app,
     at_least,
+    no_folder,
     print_json,
     resumable,
     typed,
@@ -80,9 +84,7 @@ def eval_(
     backend: Backend = None,
     dtype: Dtype = None,
     device: Device = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; runs/MODEL-evals/SETTINGS.json by default.")
-    ] = None,
+    out: EvalOut = None,
     seed: Seed = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -98,8 +100,7 @@ def eval_(
 
     at_least("--seed", seed, 0)
     at_least("--samples", samples, 1)
-    if out is not None and out.is_dir():
-        raise HeadscopeError(f"--out takes a file, and {out} is a folder.")
+    no_folder(out)
     named = as_names(tasks, "--tasks", "evals") if tasks is not None else None
     if named is None and prompts is None:
         raise HeadscopeError("Name evals with --tasks (or all), or a file with --prompts.")
@@ -147,28 +148,22 @@ def effects(
     heads: Annotated[
         str | None, typer.Option(help="Only these heads, e.g. L17H3,L18H6; all by default.")
     ] = None,
-    mode: Annotated[
-        Literal["zero", "mean", "uniform", "resample"], typer.Option(help="How heads are ablated.")
-    ] = "zero",
-    part: Annotated[
-        Literal["all", "prefill", "decode", "answer"], typer.Option(help="Which rows are ablated.")
-    ] = "answer",
+    mode: Mode = "zero",
+    part: Part = "answer",
     lengths: Lengths = None,
     samples: Samples = None,
     top: Annotated[int, typer.Option(help="How many heads to print.")] = 10,
     backend: Backend = None,
     dtype: Dtype = None,
     device: Device = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; runs/MODEL-evals/SETTINGS.json by default.")
-    ] = None,
+    out: EvalOut = None,
     seed: Seed = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Ablate every head alone on one eval; false discoveries are controlled over all heads."""
     from headscope import terminal
-    from headscope.config import as_integers
+    from headscope.config import as_integers, split_names
     from headscope.evals.effects import effects as measure_effects
     from headscope.evals.evaluate import chosen_evals
     from headscope.loading import load
@@ -177,9 +172,8 @@ def effects(
     at_least("--seed", seed, 0)
     at_least("--samples", samples, 1)
     at_least("--top", top, 1)
-    if out is not None and out.is_dir():
-        raise HeadscopeError(f"--out takes a file, and {out} is a folder.")
-    named = None if heads is None else [name.strip() for name in heads.split(",") if name.strip()]
+    no_folder(out)
+    named = None if heads is None else split_names(heads)
     asked = as_integers(lengths, "--lengths")
     chosen = chosen_evals([task], asked, samples, seed or 0)
     opened = load(model, backend=backend, dtype=dtype, device=device)

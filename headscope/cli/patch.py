@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -70,6 +69,7 @@ def patch(
     from headscope.evals.evaluate import chosen_evals
     from headscope.loading import load
     from headscope.patching import joint_effect, patch_heads
+    from headscope.places import patching_path
 
     for flag, value, least in (("--seed", seed, 0), ("--samples", samples, 1), ("--top", top, 1),
                                ("--k", k, 1), ("--controls", controls, 0)):  # fmt: skip
@@ -85,11 +85,7 @@ def patch(
         raise HeadscopeError(
             f"{opened.name} has {len(opened.heads)} heads; --k takes fewer than that."
         )
-    settings = repr(
-        (opened.fingerprint, opened.backend.name, opened.dtype, detect, direction, seed)
-    )
-    name = f"{task}-{direction}-{sha256(settings.encode()).hexdigest()[:8]}"
-    folder = out or Path("runs") / f"{opened.name}-patching" / name
+    folder = out or patching_path(opened, detect, direction, seed)
     with resumable((folder / "map.json").exists), terminal.bars(quiet) as bars:
         common: dict[str, Any] = {"direction": direction, "seed": seed or 0, "command": typed()}
 

@@ -9,12 +9,15 @@ from headscope.cli.base import (
     Device,
     Json,
     Lengths,
+    Mode,
+    Part,
     Quiet,
     Run,
     Samples,
     Seed,
     app,
     at_least,
+    no_folder,
     print_json,
     resumable,
     typed,
@@ -49,12 +52,8 @@ def validate(
     kinds: Annotated[
         str, typer.Option(help="Of random sets: uniform, layer_matched, norm_matched.")
     ] = "uniform,layer_matched",
-    mode: Annotated[
-        Literal["zero", "mean", "uniform", "resample"], typer.Option(help="How heads are ablated.")
-    ] = "zero",
-    part: Annotated[
-        Literal["all", "prefill", "decode", "answer"], typer.Option(help="Which rows are ablated.")
-    ] = "all",
+    mode: Mode = "zero",
+    part: Part = "all",
     direction: Annotated[
         Literal["drop", "gain"], typer.Option(help="What the ablation should do to --tasks.")
     ] = "drop",
@@ -74,7 +73,7 @@ def validate(
 ) -> None:
     """Ablate the heads that a scan found, and random ones, on questions that found none of them."""
     from headscope import terminal
-    from headscope.config import as_integers, as_names
+    from headscope.config import as_integers, as_names, split_names
     from headscope.evals.choosing import top_heads
     from headscope.evals.validate import validate as run_validation
     from headscope.headmap import HeadMap
@@ -85,10 +84,9 @@ def validate(
 
     at_least("--seed", seed, 0)
     at_least("--samples", samples, 1)
-    if out is not None and out.is_dir():
-        raise HeadscopeError(f"--out takes a file, and {out} is a folder.")
+    no_folder(out)
     head_map = HeadMap.load(run)
-    named = None if heads is None else [name.strip() for name in heads.split(",") if name.strip()]
+    named = None if heads is None else split_names(heads)
     others = as_integers(doses, "--doses") or ()
     if named is None:
         top_heads(head_map, role, max((k, *others)))  # said before a model is opened
@@ -106,7 +104,7 @@ def validate(
         own = own if asked is None else with_lengths(own, asked)
     settings: dict[str, Any] = {
         "role": role, "k": k, "controls": controls, "dose_controls": dose_controls,
-        "kinds": [name.strip() for name in kinds.split(",") if name.strip()],
+        "kinds": split_names(kinds),
         "mode": mode, "part": part,
         "direction": direction, "doses": others, "lengths": asked, "samples": samples,
         "seed": seed or 0, "tasks": None if tasks is None else as_names(tasks, "--tasks", "evals"),

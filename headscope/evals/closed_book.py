@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerBase
 from headscope.evals.base import Eval, Item
 from headscope.evals.common_knowledge import KINDS
 from headscope.evals.drafting import at_length, before, choices
-from headscope.evals.drawing import check_count
+from headscope.evals.drawing import check_count, third
 from headscope.prompts.asking import Draft
 from headscope.prompts.base import SPLITS
 
@@ -40,7 +40,7 @@ class ClosedBook(Eval):
     def item(self, index: int, tokenizer: PreTrainedTokenizerBase) -> Item:
         kinds = list(KINDS)
         kind = KINDS[kinds[index % len(kinds)]]
-        facts = kind.facts[SPLITS.index(self.split) :: len(SPLITS)]
+        facts = third(kind.facts, self.split)
         # Every fact of a split once before any comes again.
         order = self.rng("order", kind.sentence).sample(facts, len(facts))
         key, answer = order[index // len(kinds) % len(order)]

@@ -7,7 +7,9 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from headscope.evals.base import Item
-from headscope.evals.drafting import before, choices
+from headscope.evals.changing import choice as compared
+from headscope.evals.changing import swapped
+from headscope.evals.drafting import before
 from headscope.prompts.asking import Asked, Draft
 from headscope.prompts.base import Range
 
@@ -67,17 +69,12 @@ def choice(
     drawn = rng.sample(others, min(most, len(others)))
     width = len(draft.answer)
     places = [(draft.spans[f"pair_{i}"][1] - width, draft.spans[f"pair_{i}"][1]) for i in drawn]
-    prompt = draft.encode(tokenizer)
-    swaps = (_swapped(draft, place).encode(tokenizer) for place in places)
-    corrupt = next((swap for swap in swaps if len(swap) == len(prompt)), None)
-    wrong = choices(draft, tokenizer, [draft.text[start:stop] for start, stop in places])
-    return Item(prompt, wrong=wrong, corrupt=corrupt)
+    swaps = (_swapped(draft, place) for place in places)
+    return compared(draft, tokenizer, [draft.text[slice(*place)] for place in places], *swaps)
 
 
 def _swapped(draft: Draft, other: Range) -> Draft:
     """The same list with the asked value and another one in each other's place."""
-    first, second = sorted((draft.spans["answer"], other))
-    text = draft.text
-    ours, theirs = text[first[0] : first[1]], text[second[0] : second[1]]
-    text = text[: first[0]] + theirs + text[first[1] : second[0]] + ours + text[second[1] :]
-    return replace(draft, text=text, answer=draft.text[other[0] : other[1]])
+    named = replace(draft, spans={**draft.spans, "other": other})
+    # Values have as many characters: all spans stay where they are.
+    return replace(swapped(named, "answer", "other"), spans=draft.spans)

@@ -76,7 +76,7 @@ def scored(
         for row, (mask, feed) in enumerate(batch):
             for answer in answers:
                 if answer[:-1] == feed[: len(answer) - 1]:
-                    said[mask, answer] = _said(logits[row, : len(answer)], answer)
+                    said[mask, answer] = answer_said(logits[row, : len(answer)], answer)
     return [
         _score(item, [said[mask, answer] for answer in answers])
         for mask in range(len(masks or (None,)))
@@ -147,12 +147,13 @@ def _streamed(model: HeadModel, item: Item, mask: Ablate | None) -> Said:
                 list(ids[held:stop]), cache=cache, prompt_length=n, last=len(target)
             )
         held = stop
-        found.append(_said(logits[0], target))
+        found.append(answer_said(logits[0], target))
     logp, best = zip(*found, strict=True)
     return torch.cat(logp), torch.cat(best)
 
 
-def _said(logits: Float[Tensor, "token vocab"], answer: TokenIds) -> Said:
+def answer_said(logits: Float[Tensor, "token vocab"], answer: TokenIds) -> Said:
+    """Nats of each token of an answer, and whether each is the most likely one."""
     want = torch.tensor(answer, device=logits.device)
     logp = logits.float().log_softmax(-1).gather(1, want[:, None])[:, 0]
     return logp.cpu(), (logits.argmax(-1) == want).cpu()

@@ -22,7 +22,7 @@ from headscope.heads import Head
 from headscope.interventions.ablate import Mode
 from headscope.model import HeadModel, check_opened
 from headscope.prompts.base import PromptFamily
-from headscope.prompts.text import Text
+from headscope.prompts.text import reference_text
 from headscope.run import Part
 from headscope.runinfo import versions
 
@@ -168,7 +168,6 @@ def _conditions(
     counts = {size: controls if size == k else dose_controls for size in tested}
     norms: Mapping[Head, float] = {}
     if "norm_matched" in kinds:
-        length = min(512, model.context_length)
-        texts = Text(samples=4, split="tune", seed=seed, lengths=(length,))
+        texts = reference_text(model.context_length, seed)
         norms = head_norms(model, texts.prompts(model.tokenizer))
     return conditions(model.heads, tested, k, counts, kinds, norms, seed)

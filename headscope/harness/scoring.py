@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from headscope.engines import dense
+from headscope.evals.prefix import Prefix
+from headscope.evals.scoring import answer_said
 from headscope.model import HeadModel
+from headscope.prompts.base import Prompt
 
 Ids = tuple[int, ...]
 Said = tuple[float, bool]  # nats of a continuation; whether greedy decoding would have said it
@@ -47,19 +49,16 @@ def _passes(
     model: HeadModel, context: Ids, feeds: Sequence[Ids], share: bool
 ) -> Iterator[tuple[Ids, Float[Tensor, "token vocab"]]]:
     """For each feed the logits of the context's last token and of its own."""
-    n, cache, begin = len(context), None, context
-    if share and len(feeds) > 1 and n > 1:
-        cache, begin = model.new_cache(), context[-1:]
-        model.forward(list(context[:-1]), cache=cache, prompt_length=n, last=1)
+    n, prefix = len(context), None
+    if share and len(feeds) > 1:
+        prefix = Prefix.of(model, Prompt(context))
+    begin = context if prefix is None else context[-1:]
     for feed in feeds:
+        cache = None if prefix is None else prefix.fork()
         new = [*begin, *feed]
-        logits = model.forward(new, cache=cache, prompt_length=n, last=len(feed) + 1)
-        if cache is not None:
-            cache.crop(-len(new))
-        yield feed, logits[0]
+        yield feed, model.forward(new, cache=cache, prompt_length=n, last=len(feed) + 1)[0]
 
 
 def _score(logits: Float[Tensor, "token vocab"], continuation: Ids) -> Said:
-    want = torch.tensor(continuation, device=logits.device)
-    logp = logits.float().log_softmax(-1).gather(1, want[:, None]).sum()
-    return float(logp), bool((logits.argmax(-1) == want).all())
+    logp, best = answer_said(logits, continuation)
+    return float(logp.sum()), bool(best.all())

@@ -11,7 +11,7 @@ from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.by_head import _ByHead
 from headscope.prompts.base import Prompt
-from headscope.prompts.text import Text
+from headscope.prompts.text import reference_text
 from headscope.run import Part
 from headscope.stack import Attend
 
@@ -105,8 +105,7 @@ class Ablate(_ByHead):
     ) -> dict[str, Any]:
         if options.get("mode") not in ("mean", "resample") or "reference" in options:
             return options
-        length = min(512, model.context_length)
-        texts = Text(samples=4, split="tune", seed=seed, lengths=(length,))
+        texts = reference_text(model.context_length, seed)
         reference = Reference.measure(model, texts.prompts(model.tokenizer))
         return {**options, "reference": reference}
 

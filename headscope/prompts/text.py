@@ -29,3 +29,8 @@ class Text(PromptFamily):
         passage = filler.join(filler.passage(self.split, start, length))
         whole = encode(tokenizer, passage)  # a word is at least one token
         return Prompt(whole.token_ids[:length], facts={"length": length})
+
+
+def reference_text(context_length: int, seed: int) -> Text:
+    """What heads say where nothing is tested: a few passages of the split that tunes."""
+    return Text(samples=4, split="tune", seed=seed, lengths=(min(512, context_length),))
