@@ -9,49 +9,18 @@ those of the percentile bootstrap over prompts, 95 %.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from environment import command, environment
 from scipy.stats import hypergeom
 from sklearn.metrics import roc_auc_score
+from verdicts import Finding, above, within
 
 from headscope.headmap import HeadMap
 
 RESAMPLES = 2000
 RETRIEVAL, SINK = 0.1, 0.3
 EARLY = 2  # layers below this one park little attention, in every model that was looked at
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One figure beside a published one."""
-
-    claim: str
-    source: str
-    measured: float
-    low: float
-    high: float
-    verdict: str
-    digits: int = 2
-
-    def row(self) -> str:
-        value, low, high = (f"{x:.{self.digits}f}" for x in (self.measured, self.low, self.high))
-        return f"| {self.claim} | {self.source} | {value} [{low}, {high}] | {self.verdict} |"
-
-
-def within(low: float, high: float, published: tuple[float, float]) -> str:
-    """Reproduced if the interval lies inside a published range, not if it lies outside of it."""
-    if published[0] <= low and high <= published[1]:
-        return "reproduced"
-    return "not reproduced" if high < published[0] or low > published[1] else "undecided"
-
-
-def above(low: float, high: float, level: float) -> str:
-    """Reproduced if the interval lies above a level, not if it lies below."""
-    if low > level:
-        return "reproduced"
-    return "not reproduced" if high < level else "undecided"
 
 
 def bootstrap(

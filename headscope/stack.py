@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from weakref import WeakSet
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -32,6 +32,12 @@ class Life:
 
     def crop(self, run: Run, length: int) -> None:
         """All but the first `length` slots are taken back (speculative decoding)."""
+
+    def said(
+        self, run: Run, logits: Float[Tensor, "batch kept vocab"]
+    ) -> Float[Tensor, "batch kept vocab"]:
+        """A forward pass is over; its logits, of the last rows of the pass, may be changed."""
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +77,12 @@ class Chain:
             if entry.life is not None and entry not in run.followers:
                 run.followers.append(entry)
                 entry.life.begin(run)
+
+    def said(self, run: Run, logits: Tensor) -> Tensor:
+        """What the model says after all who follow its sequences had their word, inmost first."""
+        for life in reversed(self.lives()):
+            logits = life.said(run, logits)
+        return logits
 
     def lives(self) -> tuple[Life, ...]:
         return tuple(entry.life for entry in self.entered if entry.life is not None)

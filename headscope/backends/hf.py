@@ -89,9 +89,18 @@ class HFBackend(Backend):
         self.current = self.begin(tokens, rows, length, kwargs.get("past_key_values"))
         self._outermost = module
 
-    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
-        if module is self._outermost:
-            self.current = None
+    def _end(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if module is not self._outermost:
+            return None
+        here, self.current = self.current, None
+        logits = getattr(output, "logits", None)  # an interrupted pass has no output
+        if here is None or logits is None:
+            return None
+        changed = here.chain.said(here.run, logits)
+        if changed is logits:
+            return None
+        output.logits = changed
+        return output
 
 
 def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:

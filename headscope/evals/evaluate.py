@@ -127,13 +127,32 @@ def _methods(change: Any) -> list[Intervention]:
 def _scores(
     model: HeadModel, methods: Sequence[Sequence[Intervention]], item: Item
 ) -> list[Scored]:
-    alike = [all(method.reads_prompt_alike for method in each) for each in methods]
+    ready = [_prepared(model, each, item) for each in methods]
+    alike = [
+        asked.prompt == item.prompt and all(method.reads_prompt_alike for method in each)
+        for each, asked in ready
+    ]
     # One prefill for all that read the prompt as it is read without them.
     prefix = Prefix.of(model, item.prompt) if any(alike) and not item.chunk else None
     found = scored(model, item, None, prefix)
-    for each, same in zip(methods, alike, strict=True):
+    for (each, asked), same in zip(ready, alike, strict=True):
         with ExitStack() as scopes:
             for method in each:
                 scopes.enter_context(method(model))
-            found += scored(model, item, None, prefix if same else None)
+            found += scored(model, asked, None, prefix if same else None)
     return found
+
+
+def _prepared(
+    model: HeadModel, methods: Sequence[Intervention], item: Item
+) -> tuple[list[Intervention], Item]:
+    """The methods that have a scope, and the question as they would have it put and read."""
+    scopes: list[Intervention] = []
+    prompt = item.prompt
+    for method in methods:
+        bound, prompt = method.prepared(model, prompt)
+        if bound.site != "prompt":
+            scopes.append(bound)
+    model.check_prompt(prompt)
+    chunk = item.chunk or int(any(method.stepwise for method in scopes))
+    return scopes, dataclasses.replace(item, prompt=prompt, chunk=chunk)

@@ -64,7 +64,10 @@ def scored(
     answers = (item.prompt.answer_ids, *item.right, *item.wrong)
     feeds = _feeds(answers)
     if item.chunk:
-        return [_score(item, [_streamed(model, item, mask)]) for mask in masks or (None,)]
+        return [
+            _score(item, [_streamed(model, item, answer, mask) for answer in answers])
+            for mask in masks or (None,)
+        ]
     if prefix is None and len(feeds) > 1:
         # Each answer would take the prompt through the model again.
         return [_one(model, item, mask) for mask in masks or (None,)]
@@ -134,9 +137,9 @@ def _pass(
         )
 
 
-def _streamed(model: HeadModel, item: Item, mask: Ablate | None) -> Said:
-    """The answer chunk by chunk, each behind a cache of all before it."""
-    prompt, answer = item.prompt, item.prompt.answer_ids
+def _streamed(model: HeadModel, item: Item, answer: TokenIds, mask: Ablate | None) -> Said:
+    """An answer chunk by chunk, each behind a cache of all before it."""
+    prompt = item.prompt
     ids, n, found = (*prompt.token_ids, *answer[:-1]), len(prompt), list[Said]()
     cache, held = model.new_cache(), 0
     for start in range(0, len(answer), item.chunk):

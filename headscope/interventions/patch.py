@@ -54,7 +54,7 @@ class Patch(_ByHead):
     long as its prompt, where `prompt_length` is known; rows behind the stored ones are left as they
     are. Outputs of another model of the same shape are taken too: that is patching across models.
 
-    Sources: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal Mediation
+    Source: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal Mediation
     Analysis", arXiv 2004.12265; Meng et al. 2022, arXiv 2202.05262 (causal tracing); Zhang & Nanda
     2023, arXiv 2309.16042 (which prompts and metrics to use).
 
@@ -64,6 +64,7 @@ class Patch(_ByHead):
         positions: which positions are patched, from 0; all of them if left out.
     """
 
+    paper = "Vig et al. 2020, arXiv 2004.12265; Zhang & Nanda 2023, arXiv 2309.16042"
     outputs: Outputs
     positions: tuple[int, ...] | None = None
 

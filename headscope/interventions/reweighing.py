@@ -1,0 +1,101 @@
+"""What methods share that reweigh attention on sets of keys, for some heads, layers and rows."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from headscope.attention import Attention
+from headscope.edits import Keys
+from headscope.engines import Attended
+from headscope.errors import HeadscopeError
+from headscope.heads import Head, check_heads, parse_heads
+from headscope.interventions.base import Intervention
+from headscope.run import Part
+from headscope.stack import Attend
+
+if TYPE_CHECKING:
+    from headscope.model import HeadModel
+
+
+@dataclass(frozen=True)
+class _Reweighing(Intervention):
+    """A method that passes on a changed attention; a subclass says how, in `_changed`.
+
+    Attributes:
+        heads: (layer, head) pairs or names like "L17H3"; all heads if left out, and none of them
+            is a no-op.
+        layers: only heads of these layers; all layers if left out.
+        part: rows that it acts on, as in `Ablate`.
+    """
+
+    heads: Sequence[Head | str] | None = field(default=None, kw_only=True)
+    layers: Sequence[int] | None = field(default=None, kw_only=True)
+    part: Part = field(default="all", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.heads is not None:
+            object.__setattr__(self, "heads", parse_heads(self.heads))
+        if self.layers is not None:
+            layers = [self.layers] if isinstance(self.layers, int) else self.layers
+            object.__setattr__(self, "layers", tuple(layers))
+        if self.part not in get_args(Part):
+            raise HeadscopeError(
+                f"{type(self).__name__} has no part {self.part!r}; use {', '.join(get_args(Part))}."
+            )
+
+    def check(self, model: "HeadModel") -> None:
+        if self.heads is not None:
+            check_heads(parse_heads(self.heads), model.layers, model.n_heads, model.name)
+        missing = [layer for layer in self.layers or () if layer not in model.layers]
+        if missing:
+            raise HeadscopeError(
+                f"{model.name} has no attention layer {missing[0]}: they run from "
+                f"{model.layers[0]} to {model.layers[-1]}."
+            )
+
+    @property
+    def reads_prompt_alike(self) -> bool:
+        return self.causal and self.part in ("answer", "decode")
+
+    @abstractmethod
+    def _changed(
+        self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
+    ) -> Attention:
+        """The attention with the chosen heads changed in the chosen rows."""
+
+    def attend(self, attention: Attention, attend: Attend) -> Attended:
+        where = self._where(attention)
+        return attend(attention if where is None else self._changed(attention, where))
+
+    def _where(self, attention: Attention) -> Bool[Tensor, "#batch head #query"] | None:
+        """The heads and rows of one layer that it acts on; None where there are none."""
+        if self.layers is not None and attention.layer not in self.layers:
+            return None
+        heads = torch.ones(attention.n_heads, dtype=torch.bool, device=attention.q.device)
+        if self.heads is not None:
+            mine = [head for layer, head in parse_heads(self.heads) if layer == attention.layer]
+            if not mine:
+                return None
+            heads = torch.zeros_like(heads)
+            heads[mine] = True
+        if self.part == "all":
+            return heads[None, :, None]
+        assert attention.run is not None
+        rows = attention.run.rows_in(self.part, attention.query_positions)
+        return rows[:, None] & heads[None, :, None]
+
+    @staticmethod
+    def _biased(
+        attention: Attention,
+        keys: Keys,
+        amount: Tensor | float,
+        where: Bool[Tensor, "#batch head #query"],
+    ) -> Attention:
+        """Logits added to a set of keys, for the chosen heads and rows alone."""
+        amount = torch.as_tensor(amount, device=where.device)
+        return attention.with_bias(keys, torch.where(where, amount, torch.zeros_like(amount)))

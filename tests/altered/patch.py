@@ -1,0 +1,1 @@
+own = "tests/test_patch.py"
