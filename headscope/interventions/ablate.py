@@ -73,8 +73,9 @@ class Ablate(_ByHead):
     "uniform": q = 0, so that the head attends evenly to all it may see; this is what the released
     code of Wu et al. (arXiv 2404.15574) calls masking a head.
 
-    Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", arXiv 1905.10650 (zero);
-    Wang et al. 2022, arXiv 2211.00593 (mean); Chan et al. 2022, "Causal Scrubbing" (resample).
+    Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?", arXiv 1905.10650
+    (zero); Wang et al. 2022, arXiv 2211.00593 (mean); Chan et al. 2022, "Causal Scrubbing"
+    (resample).
 
     Attributes:
         heads: (layer, head) pairs or names like "L17H3"; none of them is a no-op.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -97,5 +97,17 @@ class _Reweighing(Intervention):
         where: Bool[Tensor, "#batch head #query"],
     ) -> Attention:
         """Logits added to a set of keys, for the chosen heads and rows alone."""
-        amount = torch.as_tensor(amount, device=where.device)
+        if not isinstance(amount, Tensor):
+            wide = torch.promote_types(attention.q.dtype, torch.float32)
+            amount = torch.tensor(amount, dtype=wide, device=where.device)
         return attention.with_bias(keys, torch.where(where, amount, torch.zeros_like(amount)))
+
+
+def mass_outside(
+    attention: Attention, keys: Bool[Tensor, " batch #head key"]
+) -> Float[Tensor, "batch head query"]:
+    """What each row gives to all else than a set of keys, a learned sink included."""
+    rest = attention.mass(~keys)
+    if attention.sink_logits is not None:
+        rest = rest + (attention.sink_logits[:, None] - attention.lse()).exp()
+    return rest

@@ -64,3 +64,22 @@ def rebuilt(prompt: Prompt, pieces: Sequence[Range]) -> Prompt:
         if at and at[0] >= 0 and at == list(range(at[0], at[0] + len(at))):
             spans[name] = (at[0], at[-1] + 1)
     return replace(prompt, token_ids=tuple(prompt.token_ids[i] for i in order), spans=spans)
+
+
+def single_token(model: "HeadModel", token: str | int, whose: str) -> int:
+    """A token given by its id or by a text that is just it.
+
+    Raises:
+        HeadscopeError: the model has no such token, or the text is several.
+    """
+    if isinstance(token, int):
+        if not 0 <= token < model.vocab_size:
+            raise HeadscopeError(f"{model.name} has the tokens 0 to {model.vocab_size - 1}.")
+        return token
+    ids = model.tokenizer(token, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise HeadscopeError(
+            f"{whose} needs a text that is one token, and {token!r} is {len(ids)}; give another "
+            "text, or a token's id."
+        )
+    return int(ids[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -10,14 +10,12 @@ from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
+from headscope.interventions.base import Intervention
 from headscope.prompts.base import Prompt, Range
-
-if TYPE_CHECKING:
-    from headscope.interventions.base import Intervention
 
 # The name of a prompt's span, a half-open range of positions, or several ranges.
 Span = str | Range | Sequence[Range]
-_Method = TypeVar("_Method", bound="Intervention")
+_Method = TypeVar("_Method", bound=Intervention)
 
 
 def checked_span(span: Any, whose: str) -> str | tuple[Range, ...]:
@@ -100,3 +98,10 @@ def _ranges(attention: Attention, span: Span, whose: str) -> tuple[Range, ...]:
             "give a span inside the prompt."
         )
     return span
+
+
+def last_of(span: Span) -> int:
+    """The position behind the last token of a span of ranges."""
+    ranges = checked_span(span, "A span")
+    assert not isinstance(ranges, str)  # keys_in has refused it
+    return max(stop for _, stop in ranges)

@@ -1,0 +1,31 @@
+"""Which keys of a prompt are sinks, found once when the prompt is read."""
+
+from collections.abc import Hashable
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.nn.functional import pad
+
+from headscope.attention import Attention
+
+
+def sinks_of(
+    attention: Attention, threshold: float, owner: Hashable
+) -> Bool[Tensor, "batch head key"]:
+    """The keys whose mean attention from the rows of the first pass is above a threshold.
+
+    The mean is over the rows that may see the key. Keys of later passes are no sinks; what was
+    found is kept in the run's state, under its owner and layer.
+
+    Source: ACT (Yu et al. 2024, arXiv 2406.15765); Gu et al. 2024, arXiv 2410.10781.
+    """
+    assert attention.run is not None
+    state = attention.run.state.setdefault(owner, {})
+    found = state.get(attention.layer)
+    if found is None:
+        found = state[attention.layer] = attention.column_means() > threshold
+        # What was read before headscope looked is not judged by the rows after it.
+        if attention.run.step > 0:
+            found = state[attention.layer] = torch.zeros_like(found)
+    return pad(found, (0, attention.n_keys - found.shape[-1]))
