@@ -173,6 +173,24 @@ def probes(rows: Sequence[Mapping[str, str]]) -> RenderableType:
     return table
 
 
+def interventions(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """What each intervention does, where and when, and where it comes from."""
+    table = blank_table("intervention", "site, phase", "what it does, its parameters, its source")
+    for row in rows:
+        kind = ["causal" if row["causal"] else "not causal"] + ["stateful"] * row["stateful"]
+        table.add_row(
+            Text(row["intervention"], "bold"),
+            Text(f"{row['site']}\n{row['phase']}\n{', '.join(kind)}"),
+            Text.assemble(
+                row["does"],
+                f"\n{', '.join(row['parameters'])}" if row["parameters"] else "",
+                (f"\n{row['source']}", "dim"),
+            ),
+            end_section=True,
+        )  # fmt: skip
+    return table
+
+
 def blank_table(*names: str) -> Table:
     """An empty table; columns that begin with > stand to the right."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_cli import headscope
 
-from headscope.catalog import evals
+from headscope.catalog import evals, interventions
 
 CHANGE = "ablate:heads=L18H6+L18H7,part=answer"
 
@@ -22,6 +22,23 @@ def test_every_eval_is_listed_with_source_and_licence() -> None:
     code, out, _ = headscope("evals")
     assert code == 0
     assert "needle" in out
+
+
+def test_every_intervention_is_listed_with_what_it_declares() -> None:
+    code, out, err = headscope("interventions", "--json")
+    assert code == 0, err
+    rows = {row["intervention"]: row for row in json.loads(out)}
+    assert set(rows) == set(interventions())
+    for row in rows.values():
+        assert row["site"] in ("prompt", "attention", "cache", "logits")
+        assert row["phase"] in ("prefill", "decode", "answer", "all")
+        assert isinstance(row["causal"], bool)
+        assert isinstance(row["stateful"], bool)
+        assert row["does"]
+        assert row["source"]
+    code, out, _ = headscope("interventions")
+    assert code == 0
+    assert "attention_knockout" in out
 
 
 @pytest.mark.model

@@ -1,6 +1,6 @@
-"""Commands about headscope and models: probes, models check."""
+"""Commands about headscope and models: probes, interventions, models check."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
@@ -8,6 +8,7 @@ import typer
 from headscope.cli.base import Json, Model, app, models, print_json
 
 if TYPE_CHECKING:
+    from headscope.interventions.base import Intervention
     from headscope.probes.base import Probe
 
 
@@ -33,6 +34,35 @@ def probes(as_json: Json = False) -> None:
         print_json(rows)
     else:
         terminal.out.print(printed.probes(rows))
+
+
+@app.command()
+def interventions(as_json: Json = False) -> None:
+    """List the interventions: what each does, where and when it acts, and where it comes from."""
+    from headscope import printed, terminal
+    from headscope.catalog import interventions as all_interventions
+
+    rows = [_intervention(name, kind) for name, kind in all_interventions().items()]
+    if as_json:
+        print_json(rows)
+    else:
+        terminal.out.print(printed.interventions(rows))
+
+
+def _intervention(name: str, kind: "type[Intervention]") -> dict[str, Any]:
+    parts = {field.name: field.default for field in fields(kind) if field.name == "part"}
+    return {
+        "intervention": name,
+        "site": kind.site,
+        "phase": parts.get("part", kind.phase),
+        "causal": kind.causal,
+        "stateful": kind.stateful,
+        "parameters": [
+            field.name for field in sorted(fields(kind), key=lambda field: bool(field.kw_only))
+        ],
+        "does": " ".join((kind.__doc__ or "").strip().split("\n\n")[0].split()),
+        "source": kind.paper,
+    }
 
 
 @models.command("check")

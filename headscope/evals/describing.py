@@ -2,24 +2,26 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from headscope.catalog import interventions
 from headscope.errors import HeadscopeError
-from headscope.heads import label
 from headscope.interventions.base import Intervention
 from headscope.model import HeadModel
 from headscope.registry import find
 
-_HOW = "write it as ablate:heads=L18H6+L18H7,mode=zero,part=answer"
+_HOW = "write it as ablate:heads=L18H6+L18H7,mode=zero,part=answer or pasta:span=needle"
+# How two whole numbers read: a range of tokens, where a field is not one of heads.
+_PAIRS = {"heads": "L{}H{}", "streaming": "L{}KV{}"}
 
 
 def described(method: Intervention) -> str:
     """A recipe as it would be typed, tensors and the like by their kind."""
     given = {
-        f.name: _text(getattr(method, f.name))
-        for f in dataclasses.fields(method)
+        f.name: _text(getattr(method, f.name), _PAIRS.get(f.name, "{}:{}"))
+        for f in sorted(dataclasses.fields(method), key=lambda f: bool(f.kw_only))
         if getattr(method, f.name) is not None
     }
     return f"{method.name}:" + ",".join(f"{name}={value}" for name, value in given.items())
@@ -29,7 +31,7 @@ def parsed(text: str, model: HeadModel, seed: int = 0) -> list[Intervention]:
     """The interventions that a text names, those joined by & in force together.
 
     Args:
-        text: NAME:FIELD=VALUE,FIELD=VALUE, lists joined by +.
+        text: NAME:FIELD=VALUE,FIELD=VALUE; lists joined by +, ranges of tokens as START:STOP.
         seed: of what a method has to measure beforehand.
 
     Raises:
@@ -50,9 +52,9 @@ def _one(text: str, model: HeadModel, seed: int) -> Intervention:
                 f"{pair!r} sets nothing that {name} has ({', '.join(known)}); {_HOW}."
             )
         options[field.strip()] = _value(value.strip())
-    heads = options.get("heads")
-    if isinstance(heads, str):
-        options["heads"] = [heads]
+    for field in _PAIRS:
+        if isinstance(options.get(field), str):
+            options[field] = [options[field]]
     try:
         method = kind(**kind.completed(options, model, seed))
     except TypeError as error:
@@ -72,17 +74,20 @@ def _required(field: Any) -> bool:
 def _value(text: str) -> Any:
     if "+" in text:
         return [_value(part) for part in text.split("+") if part]
+    if re.fullmatch(r"\d+:\d+", text):
+        start, stop = text.split(":")
+        return int(start), int(stop)
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, pair: str) -> str:
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(x, int) for x in value):
-        return label(value)
+        return pair.format(*value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "+".join(_text(each) for each in value)
+        return "+".join(_text(each, pair) for each in value)
     if isinstance(value, str | int | float | bool):
         return str(value)
     return type(value).__name__.lower()

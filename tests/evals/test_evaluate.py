@@ -1,5 +1,6 @@
 """Evaluations: base and changed, paired, by facts, resumable, saved; mistakes in one sentence."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from headscope.evals.evaluation import Evaluation
 from headscope.evals.given import given
 from headscope.evals.scoring import scored
 from headscope.interventions.ablate import Ablate
+from headscope.interventions.act import ACT
+from headscope.interventions.add_sink import AddSink
+from headscope.interventions.insta_boost import InstaBoost
+from headscope.interventions.pasta import Pasta
 from headscope.model import HeadModel
 from headscope.prompts import Prompt, PromptFamily, Repeated
 
@@ -52,7 +57,19 @@ class Running(Eval):
         return Item(Said(seed=self.seed).prompt(index, tokenizer), buckets=2)
 
 
-for name in ("said", "chosen", "running"):
+class Spanned(Eval):
+    """A choice behind a prompt with a marked span, another one in each question."""
+
+    metric = "choice"
+    source = licence = "none"
+
+    def item(self, index: int, tokenizer: PreTrainedTokenizerBase) -> Item:
+        prompt = Said(seed=self.seed).prompt(index, tokenizer)
+        spans = {"marked": (index, index + 4)}
+        return Item(dataclasses.replace(prompt, spans=spans), wrong=((40, 41), (42,)))
+
+
+for name in ("said", "chosen", "running", "spanned"):
     PromptFamily.registry.pop(name, None)
     Eval.registry.pop(name, None)
 
@@ -194,7 +211,12 @@ def test_interventions_are_typed_and_described_alike(llama: HeadModel) -> None:
     assert isinstance(first, Ablate)
     assert isinstance(second, Ablate)
     assert (first.heads, second.mode) == (((1, 0),), "uniform")
+    for text in ("pasta:span=3:9,part=all,alpha=0.5", "pasta:span=1:2+4:6,part=all,alpha=0.1"):
+        (steered,) = parsed(text, llama)
+        assert described(steered) == text
+    assert parsed("pasta:span=needle", llama) == [Pasta("needle")]
     for bad, message in (
+        ("pasta:span=9:3", "holds no token"),
         ("ablte:heads=L1H0", "no intervention named 'ablte'"),
         ("ablate:head=L1H0", "sets nothing that ablate has"),
         ("ablate:heads", "sets nothing that ablate has"),
@@ -204,3 +226,41 @@ def test_interventions_are_typed_and_described_alike(llama: HeadModel) -> None:
         with pytest.raises(HeadscopeError, match=message):
             parsed(bad, llama)
     assert headscope.evaluate is evaluate
+
+
+def test_named_spans_and_prompts_are_each_questions_own(llama: HeadModel) -> None:
+    """Each change is measured as its own method in its own scope on its own prompt."""
+    items = [Spanned(seed=3).item(index, llama.tokenizer) for index in range(7)]
+    changes = {"steered": Pasta("marked"), "more": [AddSink(2, token=5), InstaBoost("marked")]}
+    found = evaluate(llama, [Spanned(7, seed=3)], changes=changes)
+    for index, item in enumerate(items):
+        start, stop = item.prompt.span("marked")
+        with Pasta((start, stop))(llama):
+            want = scored(llama, item)[0]
+        assert found.tasks[0].scores[1].margin[index] == pytest.approx(want.margin, abs=1e-4)
+        ids = (5, 5, *item.prompt.token_ids)
+        longer = dataclasses.replace(item, prompt=dataclasses.replace(item.prompt, token_ids=ids))
+        with InstaBoost((start + 2, stop + 2))(llama):
+            want = scored(llama, longer)[0]
+        assert found.tasks[0].scores[2].margin[index] == pytest.approx(want.margin, abs=1e-4)
+    with pytest.raises(HeadscopeError, match="no span named 'elsewhere'"):
+        evaluate(llama, [Spanned(7)], changes={"x": Pasta("elsewhere")})
+
+
+def test_what_is_not_causal_is_read_as_generate_reads_it(llama: HeadModel) -> None:
+    """An answer of several tokens behind a prefill, one at a time; each choice anew."""
+    method = ACT(threshold=0.08, beta=0.0, skip=0)
+    found = evaluate(llama, [Chosen(7, seed=2)], changes={"act": method})
+    item = Chosen(seed=2).item(0, llama.tokenizer)
+    said = []
+    for answer in (item.prompt.answer_ids, *item.wrong):
+        cache, ids, logp = llama.new_cache(), list(item.prompt.token_ids), 0.0
+        with method(llama):
+            logits = llama(ids, cache=cache, prompt_length=len(ids), last=1)[0, -1]
+            for token in answer:
+                logp += float(logits.log_softmax(-1)[token])
+                logits = llama([token], cache=cache, prompt_length=len(ids))[0, -1]
+        said.append(logp)
+    want = said[0] - float(np.logaddexp.reduce(said[1:]))
+    assert found.tasks[0].scores[1].margin[0] == pytest.approx(want, abs=1e-4)
+    assert found.tasks[0].scores[0].margin[0] != pytest.approx(want, abs=1e-3)
