@@ -65,8 +65,7 @@ def scored(
     feeds = _feeds(answers)
     if item.chunk:
         return [
-            _score(item, [_streamed(model, item, answer, mask) for answer in answers])
-            for mask in masks or (None,)
+            _score(item, _streamed(model, item, answers, feeds, mask)) for mask in masks or (None,)
         ]
     if prefix is None and len(feeds) > 1:
         # Each answer would take the prompt through the model again.
@@ -137,22 +136,32 @@ def _pass(
         )
 
 
-def _streamed(model: HeadModel, item: Item, answer: TokenIds, mask: Ablate | None) -> Said:
-    """An answer chunk by chunk, each behind a cache of all before it."""
-    prompt = item.prompt
-    ids, n, found = (*prompt.token_ids, *answer[:-1]), len(prompt), list[Said]()
+def _streamed(
+    model: HeadModel,
+    item: Item,
+    answers: Sequence[TokenIds],
+    feeds: Sequence[TokenIds],
+    mask: Ablate | None,
+) -> list[Said]:
+    """Answers chunk by chunk, each behind a cache of all before it; one row for each feed."""
+    prompt, n, width = item.prompt, len(item.prompt), max(map(len, feeds))
+    rows = torch.tensor([(*prompt.token_ids, *f, *[0] * (width - len(f))) for f in feeds])
+    of = [
+        next(i for i, feed in enumerate(feeds) if answer[:-1] == feed[: len(answer) - 1])
+        for answer in answers
+    ]
     cache, held = model.new_cache(), 0
-    for start in range(0, len(answer), item.chunk):
-        target = answer[start : start + item.chunk]
-        stop = n + start + len(target) - 1
+    found: list[list[Said]] = [[] for _ in answers]
+    for start in range(0, width + 1, item.chunk):
+        stop = min(start + item.chunk, width + 1)
+        ids = rows[:, held : n + stop - 1]
         with _scope(model, mask):
-            logits = model.forward(
-                list(ids[held:stop]), cache=cache, prompt_length=n, last=len(target)
-            )
-        held = stop
-        found.append(answer_said(logits[0], target))
-    logp, best = zip(*found, strict=True)
-    return torch.cat(logp), torch.cat(best)
+            logits = model.forward(ids, cache=cache, prompt_length=n, last=stop - start)
+        held = n + stop - 1
+        for said, row, answer in zip(found, of, answers, strict=True):
+            target = answer[start:stop]
+            said.append(answer_said(logits[row, : len(target)], target))
+    return [(torch.cat([s[0] for s in said]), torch.cat([s[1] for s in said])) for said in found]
 
 
 def answer_said(logits: Float[Tensor, "token vocab"], answer: TokenIds) -> Said:
