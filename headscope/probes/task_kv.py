@@ -1,11 +1,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.probes.base import Probe, Reading
 from headscope.prompts.base import PromptFamily
@@ -35,14 +37,24 @@ class TaskKv(Probe):
     top: int = 256
 
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
-        attention = attended.attention
-        received = attention.rows(reading.last_rows(self.window))[0].mean(1)  # [head, key]
-        best = received.topk(min(self.top, attention.n_keys), dim=-1)
-        weights = torch.zeros_like(received).scatter(1, best.indices, best.values)
-        grouped = rearrange(weights, "(k g) j -> k g j", g=attention.group)
-        meaning = torch.matmul(grouped, attention.v[0].to(grouped)).flatten(0, 1)  # [head, dv]
-        distance = (meaning - meaning.mean(0)).norm(dim=-1)
+        rows = reading.last_rows(self.window)
+        distance = semantic_distance(attended.attention, rows, self.top)[0]
         # Heads that all read the same, such as a layer's only one, lie in the centre.
         mean = distance.mean()
         relative = torch.where(mean > 0, distance / mean, 0.0)
         return {"task_kv": relative, "task_kv_raw": distance}
+
+
+def semantic_distance(attention: Attention, rows: Any, top: int) -> Float[Tensor, "batch head"]:
+    """Distance of what each head reads from what the layer's heads read on average; see `TaskKv`.
+
+    Args:
+        rows: indices of the last rows of the prompt.
+        top: keys that are counted at most.
+    """
+    received = attention.rows(rows).mean(2)  # [batch, head, key]
+    best = received.topk(min(top, attention.n_keys), dim=-1)
+    weights = torch.zeros_like(received).scatter(2, best.indices, best.values)
+    grouped = rearrange(weights, "b (k g) j -> b k g j", g=attention.group)
+    meaning = torch.matmul(grouped, attention.v.to(grouped)).flatten(1, 2)  # [batch, head, dv]
+    return (meaning - meaning.mean(1, keepdim=True)).norm(dim=-1)
