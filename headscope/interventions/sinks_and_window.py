@@ -40,6 +40,19 @@ class _FarSinks(Pattern):
         return [(0, min(self.sink, last + 1))] if self.sink else []
 
 
+@dataclass(frozen=True)
+class _NearStream(Pattern):
+    """The first `sink` keys and the last `window` ones, but none further than `limit` tokens."""
+
+    sink: int
+    window: int
+    limit: int
+
+    def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Tensor:
+        distance = query - key
+        return ((key < self.sink) | (distance < self.window)) & (distance <= self.limit)
+
+
 def check_sizes(whose: str, **sizes: tuple[int, int]) -> None:
     """Refuse a size that is no whole number or too small.
 
