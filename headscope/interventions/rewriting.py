@@ -45,8 +45,8 @@ class _Rewriting(Intervention):
 def rebuilt(prompt: Prompt, pieces: Sequence[Range]) -> Prompt:
     """A prompt made of ranges of its own tokens, in a new order or with some left out.
 
-    A span moves with its tokens where one piece holds all of it, or where the pieces that hold it
-    still follow each other; a span that was cut is dropped.
+    A span moves with its tokens where all of them are kept and still stand together, in whatever
+    order; a span that was cut or torn apart is dropped.
 
     Args:
         pieces: disjoint half-open ranges of tokens, in the order of the new prompt.
@@ -60,8 +60,8 @@ def rebuilt(prompt: Prompt, pieces: Sequence[Range]) -> Prompt:
     place = {old: new for new, old in enumerate(order)}
     spans: dict[str, Range] = {}
     for name, (start, stop) in prompt.spans.items():
-        at = [place.get(i, -1) for i in range(start, stop)]
-        if at and at[0] >= 0 and at == list(range(at[0], at[0] + len(at))):
+        at = sorted(place.get(i, -1) for i in range(start, stop))
+        if at and at[0] >= 0 and at[-1] - at[0] == len(at) - 1:
             spans[name] = (at[0], at[-1] + 1)
     return replace(prompt, token_ids=tuple(prompt.token_ids[i] for i in order), spans=spans)
 
