@@ -1,12 +1,14 @@
 """The middleware of one model: who stands around its attention, and in which order."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakSet
 
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from headscope.attention import Attention
 from headscope.engines import Attended, Engine, dense
@@ -16,6 +18,9 @@ from headscope.run import Run
 Attend = Callable[[Attention], Attended]
 Middleware = Callable[[Attention, Attend], Attended]
 Observer = Callable[[Attended], None]
+# The pass that is over, made once more as a run of its own: with a cache in the place of the one
+# that it continued, if it did, and a state that middleware finds in `run.state`. Gives logits.
+Again = Callable[[Cache, Mapping[Hashable, Any]], Tensor]
 
 
 class Life:
@@ -34,9 +39,12 @@ class Life:
         """All but the first `length` slots are taken back (speculative decoding)."""
 
     def said(
-        self, run: Run, logits: Float[Tensor, "batch kept vocab"]
+        self, run: Run, logits: Float[Tensor, "batch kept vocab"], again: Again
     ) -> Float[Tensor, "batch kept vocab"]:
-        """A forward pass is over; its logits, of the last rows of the pass, may be changed."""
+        """A forward pass is over; its logits, of the last rows of the pass, may be changed.
+
+        What a pass that is made again says is not shown to anyone.
+        """
         return logits
 
 
@@ -78,10 +86,10 @@ class Chain:
                 run.followers.append(entry)
                 entry.life.begin(run)
 
-    def said(self, run: Run, logits: Tensor) -> Tensor:
+    def said(self, run: Run, logits: Tensor, again: Again) -> Tensor:
         """What the model says after all who follow its sequences had their word, inmost first."""
         for life in reversed(self.lives()):
-            logits = life.said(run, logits)
+            logits = life.said(run, logits, again)
         return logits
 
     def lives(self) -> tuple[Life, ...]:

@@ -1,6 +1,8 @@
 """Plain transformers: a registered attention function, a mask function, and one hook a layer."""
 
 import weakref
+from collections.abc import Hashable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from transformers import (
     AttentionMaskInterface,
     PreTrainedModel,
 )
+from transformers.cache_utils import Cache
 
 from headscope.backends import discover
 from headscope.backends.base import Backend, Call, Site
@@ -30,6 +33,7 @@ class HFBackend(Backend):
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, geometry_mask)
         self._outermost: nn.Module | None = None
+        self._given: tuple[Any, dict[str, Any]] = ((), {})  # what its pass was called with
         super().__init__(hf)
 
     def discover(self) -> list[discover.Found]:
@@ -43,7 +47,9 @@ class HFBackend(Backend):
         handles: list[Any] = []
         for module in dict.fromkeys((self.hf, discover.decoder_of(self.hf))):
             handles.append(module.register_forward_pre_hook(self._begin, with_kwargs=True))
-            handles.append(module.register_forward_hook(self._end, always_call=True))
+            # In front of other hooks (nnsight's are some), which then see what is really said.
+            end = module.register_forward_hook(self._end, prepend=True, always_call=True)
+            handles.append(end)
         for site in self.sites:
             handles += self.attach_site(site)
         return [*handles, _route(self.hf, self.attention_name)]
@@ -87,20 +93,41 @@ class HFBackend(Backend):
         given = tokens if tokens is not None else kwargs["inputs_embeds"]
         rows, length = given.shape[:2]
         self.current = self.begin(tokens, rows, length, kwargs.get("past_key_values"))
-        self._outermost = module
+        self._outermost, self._given = module, (args, kwargs)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> Any:
         if module is not self._outermost:
             return None
         here, self.current = self.current, None
+        (args, kwargs), self._given = self._given, ((), {})
         logits = getattr(output, "logits", None)  # an interrupted pass has no output
         if here is None or logits is None:
             return None
-        changed = here.chain.said(here.run, logits)
+        changed = here.chain.said(here.run, logits, partial(self._again, module, args, kwargs))
         if changed is logits:
             return None
         output.logits = changed
         return output
+
+    def _again(
+        self,
+        module: nn.Module,
+        args: Any,
+        kwargs: dict[str, Any],
+        cache: Cache,
+        state: Mapping[Hashable, Any],
+    ) -> Tensor:
+        """Logits of a pass that is over, made once more; see `stack.Again`."""
+        if kwargs.get("past_key_values") is not None:
+            kwargs = {**kwargs, "past_key_values": cache}
+        self._begin(module, args, kwargs)
+        assert self.current is not None
+        self.current.run.state.update(state)
+        try:
+            # Hooks on the module itself are for the pass that the caller made.
+            return module.forward(*args, **kwargs).logits
+        finally:
+            self.current, self._given = None, ((), {})
 
 
 def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:

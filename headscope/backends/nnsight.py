@@ -20,9 +20,10 @@ class NNsightBackend(HFBackend):
     def native(self, inputs: dict[str, Any]) -> Tensor:
         tokens = inputs["input_ids"]
         rest = {name: value for name, value in inputs.items() if name != "input_ids"}
-        with self.traced.trace(tokens, **rest):
-            logits = self.traced.output.logits.save()
-        return logits  # noqa: RET504 (bound when the trace closes)
+        # What the model's own `output` holds has not been through the hooks of the model yet.
+        with self.traced.trace(tokens, **rest) as tracer:
+            result = tracer.result.save()
+        return result.logits
 
     def forward(self, inputs: dict[str, Any]) -> Tensor:
         with self.attached():
@@ -34,3 +35,12 @@ class NNsightBackend(HFBackend):
         with self.attached(), self.traced.generate(tokens, **rest) as tracer:
             sequences = tracer.result.save()
         return sequences  # noqa: RET504 (bound when the trace closes)
+
+    def _again(self, *call: Any) -> Tensor:
+        # The trace would take this pass for the one that it waits for, so it is not shown to it.
+        running = self.traced.interleaver
+        before, running.interleaving = running.interleaving, False
+        try:
+            return super()._again(*call)
+        finally:
+            running.interleaving = before
