@@ -1,6 +1,5 @@
 """What methods that live with fewer keys say of their memory, against keys counted in a pass."""
 
-import dataclasses
 from importlib import import_module
 from typing import Any
 
@@ -12,11 +11,7 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.catalog import interventions
 from headscope.engines import Attended
-from headscope.errors import HeadscopeError
 from headscope.interventions.caching import _Cache
-from headscope.interventions.duo_attention import DuoAttention
-from headscope.interventions.snap_kv import SnapKV
-from headscope.interventions.streaming_llm import StreamingLLM
 from headscope.model import HeadModel
 
 NAMES = sorted(name for name, kind in interventions().items() if kind.site == "cache")
@@ -73,75 +68,3 @@ def test_fewer_bytes_than_the_whole_cache(name: str) -> None:
             assert int(method.kept_keys(model, 18, 6).sum()) == everything
             continue
         assert int(method.read_keys(model, 18, 6).sum()) < everything, method
-
-
-def test_no_streaming_head_is_a_bit_exact_no_op(llama: HeadModel) -> None:
-    with llama.entered(lambda attention, attend: attend(attention)):
-        plain = llama(TOKENS)
-    with DuoAttention(())(llama):
-        assert torch.equal(llama(TOKENS), plain)
-    assert int(DuoAttention(()).kept_keys(llama, 18, 6).min()) == 24
-
-
-def test_a_prompt_within_the_capacity_keeps_everything(llama: HeadModel) -> None:
-    with SnapKV(18, 3, 3)(llama):
-        cache = llama.new_cache()
-        llama(TOKENS[:, :18], cache=cache, prompt_length=18)
-        found = llama(TOKENS[:, 18:22], cache=cache, prompt_length=18)
-    assert torch.allclose(found, llama(TOKENS[:, :22])[:, 18:], atol=1e-4)
-
-
-def test_snap_kv_waits_for_the_end_of_a_prompt_read_in_chunks(llama: HeadModel) -> None:
-    """Nothing is gone while the prompt is read, and all that is to go when it was."""
-    counts: list[int] = []
-
-    def count(attended: Attended) -> None:
-        if attended.attention.layer == 1:
-            (tile,) = attended.attention.tiles([attended.attention.n_queries - 1])
-            counts.append(int((tile.logits[0, 0, 0] > -torch.inf).sum()))
-
-    with SnapKV(8, 3, 3)(llama), llama.observed(count):
-        cache = llama.new_cache()
-        for start, stop in ((0, 7), (7, 18), (18, 19)):
-            llama(TOKENS[:, start:stop], cache=cache, prompt_length=18)
-    assert counts == [7, 18, 9]
-
-
-@pytest.mark.parametrize("window", [6, 40])
-def test_streaming_without_rope_is_a_mask(window: int) -> None:
-    model = opened("gpt2")
-    with StreamingLLM(2, window)(model):
-        found = model(TOKENS)
-    with StreamingLLM(2, window, rotate=False)(model):
-        assert torch.equal(model(TOKENS), found)
-    assert torch.allclose(found, model(TOKENS), atol=1e-4) == (window == 40)
-
-
-def test_positions_change_nothing_until_something_is_dropped(llama: HeadModel) -> None:
-    with StreamingLLM(2, 8)(llama):
-        found = llama(TOKENS[:, :16])
-    with StreamingLLM(2, 8, rotate=False)(llama):
-        kept = llama(TOKENS[:, :16])
-    assert torch.allclose(found[:, :10], kept[:, :10], atol=1e-4)
-    assert not torch.allclose(found[:, 11:], kept[:, 11:], atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("made", "said"),
-    [
-        (lambda: StreamingLLM(-1, 4), "sink to be a whole number of tokens, 0 or more"),
-        (lambda: StreamingLLM(1, 0), "window to be a whole number of tokens, 1 or more"),
-        (lambda: SnapKV(32, 32), "capacity to be a whole number of tokens, 33 or more"),
-        (lambda: SnapKV(64, 32, 4), "an odd number of keys, not 4"),
-        (lambda: DuoAttention(["L0H1"]), "'L0H1' names no KV head"),
-    ],
-)
-def test_bad_parameters_are_refused(made: Any, said: str) -> None:
-    with pytest.raises(HeadscopeError, match=said):
-        made()
-
-
-def test_a_kv_head_that_is_not_there_is_refused(llama: HeadModel) -> None:
-    with pytest.raises(HeadscopeError, match="no KV head L0KV2"), DuoAttention([(0, 2)])(llama):
-        pass
-    assert dataclasses.asdict(DuoAttention("L1KV0"))["streaming"] == ((1, 0),)
