@@ -25,10 +25,15 @@ class Registered:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.name = snake_case(cls.__name__)
         # Abstract helpers between a base and its methods have no file of their own to be found in.
         if "registry" not in cls.__dict__ and not cls.__name__.startswith("_"):
             cls.registry[cls.name] = cls
+
+
+def snake_case(name: str) -> str:
+    """The name of a method's file and of the method, from that of its class."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def load_all(package: ModuleType, base: type[Registered]) -> dict[str, type[Any]]:
