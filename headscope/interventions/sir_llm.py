@@ -15,7 +15,7 @@ from headscope.errors import HeadscopeError
 from headscope.interventions.caching import _Cache, hiding
 from headscope.interventions.sinks_and_window import all_layers, check_sizes
 from headscope.run import Run
-from headscope.stack import Attend
+from headscope.stack import Again, Attend
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
@@ -112,7 +112,7 @@ class SirLLM(_Cache):
 
     @torch.no_grad()
     def said(
-        self, run: Run, logits: Float[Tensor, "batch kept vocab"]
+        self, run: Run, logits: Float[Tensor, "batch kept vocab"], again: Again
     ) -> Float[Tensor, "batch kept vocab"]:
         """After a pass: how likely its tokens were, and which are held from here on."""
         held: dict[str, Any] = run.state[self]

@@ -1,6 +1,7 @@
 """Edges of the methods that live with fewer keys: short prompts, chunks, no RoPE, bad sizes."""
 
 import dataclasses
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import opened
 from torch import Tensor
 
 from headscope.attention import Attention
+from headscope.catalog import interventions
 from headscope.engines import Attended, dense
 from headscope.errors import HeadscopeError
 from headscope.interventions.duo_attention import DuoAttention
@@ -21,6 +23,27 @@ from headscope.interventions.task_kv import TaskKV
 from headscope.model import HeadModel
 
 TOKENS = torch.randint(3, 97, (1, 40), generator=torch.Generator().manual_seed(23))
+
+
+@pytest.mark.parametrize("backend", ["hf", "nnsight", "lens"])
+@pytest.mark.parametrize("name", sorted(n for n, k in interventions().items() if k.site == "cache"))
+def test_generate_says_what_steps_say(name: str, backend: str) -> None:
+    """Behind the same prompts, one of them padded, on every backend."""
+    model, other = opened("llama"), opened("llama", backend)
+    tokens, mask = TOKENS[:, :36].reshape(2, 18), torch.ones(2, 18, dtype=torch.long)
+    mask[0, :5] = 0
+    for method in import_module(f"altered.{name}").methods(model):
+        with method(other):
+            said = other.generate(tokens, attention_mask=mask, max_new_tokens=5)
+        whole = torch.cat((mask, torch.ones_like(said)), 1)
+        with method(model):
+            options = {"cache": model.new_cache(), "prompt_length": mask.sum(1)}
+            logits = model(tokens, attention_mask=mask, **options)
+            for step in range(said.shape[1]):
+                going = ~(said[:, :step] == model.tokenizer.eos_token_id).any(1)
+                best = logits[:, -1].argmax(-1)
+                assert torch.equal(said[going, step], best[going]), method
+                logits = model(said[:, [step]], attention_mask=whole[:, : 19 + step], **options)
 
 
 def test_no_streaming_head_is_a_bit_exact_no_op(llama: HeadModel) -> None:
