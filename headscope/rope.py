@@ -25,6 +25,7 @@ class Rope:
     pairing: Pairing = "half"
     positions: Int[Tensor, "batch query"] | None = None  # of a pass, and the rotary positions that
     position_ids: Int[Tensor, "#batch query"] | None = None  # it used; alike if left out
+    base: float | None = None  # the model's own (theta), where its config says one
 
     @cached_property
     def shift(self) -> Int[Tensor, " batch"] | int:

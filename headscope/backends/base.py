@@ -66,8 +66,8 @@ class Site:
             return None
         if isinstance(self.rotary, str):
             return Rope(partial(_refuse, self.layer, self.rotary))
-        tables, pairing = self.rotary.tables, self.rotary.pairing
-        return Rope(tables, pairing, positions, self.position_ids)
+        own = self.rotary
+        return Rope(own.tables, own.pairing, positions, self.position_ids, own.base)
 
 
 def _refuse(layer: int, why: str, *_: Any) -> Any:

@@ -47,6 +47,15 @@ class Rotary:
         fold = _FOLDS[self.fold]
         return fold(cos), fold(sin)
 
+    @property
+    def base(self) -> float | None:
+        """The model's own base (theta) in this call; None where its config does not say one."""
+        parameters = getattr(getattr(self.module, "config", None), "rope_parameters", None) or {}
+        if "rope_theta" not in parameters:  # one for each kind of layer, which the call names
+            kinds = [x for x in (*self.args, *self.kwargs.values()) if isinstance(x, str)]
+            parameters = next((parameters[kind] for kind in kinds if kind in parameters), {})
+        return parameters.get("rope_theta")
+
     def _with_base(self, base: float) -> nn.Module:
         if base not in self._others:
             config = copy.deepcopy(getattr(self.module, "config", None))

@@ -10,6 +10,7 @@ from headscope.attention import Attention
 from headscope.blocks import budget, wide
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
+from headscope.rope import Tables
 
 
 def need_rotation(probe: str, model: HeadModel) -> None:
@@ -35,8 +36,15 @@ def turns(attention: Attention, up_to: int) -> Float[Tensor, "distance angle"]:
     """
     if attention.rope is None:
         return attention.q.new_zeros(up_to + 1, 0, dtype=torch.float32)
-    distances = torch.arange(up_to + 1, device=attention.q.device)
-    cos = attention.rope.tables(distances[None], None)[0][0].float()
+    return waves(attention.rope.tables, up_to, attention.q.device)
+
+
+def waves(
+    tables: Tables, up_to: int, device: torch.device, base: float | None = None
+) -> Float[Tensor, "distance angle"]:
+    """cos(m * theta_t) for m = 0 ... up_to tokens, with the model's own base or another one."""
+    distances = torch.arange(up_to + 1, device=device)
+    cos = tables(distances[None], base)[0][0].float()
     # Scaled tables (YaRN) carry a factor that is no angle.
     return cos / cos[:1]
 
