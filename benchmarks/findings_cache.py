@@ -2,7 +2,9 @@
 
     python benchmarks/findings_cache.py --device cuda
 
-The claims, and what decides each, were written before anything was measured. Heads are found on
+The claims, and what decides each, were written before anything was measured,
+but for a trial of this script on six prompts of 160 tokens, after which claim 4 was given an
+interval with a width. Heads are found on
 the split "detect", everything is measured on "test"; nothing is tuned. Intervals are 95 %.
 
 Streaming perplexity (rows S2 and S3 of the notes; Xiao et al. 2023, arXiv 2309.17453): eval
@@ -22,10 +24,11 @@ with 4 sinks and the last 64 tokens. Eval `needle`, 512 and 1 024 tokens. Contro
 halves. Twice: streaming in every row (part "all") and behind the prompt alone ("decode", where
 the first token of an answer still comes from a row that sees everything).
 
-4. Right answers kept: accuracy / accuracy with the whole cache is 0.9 or more: the interval
-   (percentile bootstrap over prompts) lies above 0.9, or all of it is 1. Not decided where the
-   whole cache answers less than 0.3 right.
-5. Random halves do not keep them: their mean share, over prompts and halves, lies below 0.9.
+4. Right answers kept: accuracy / accuracy with the whole cache lies above 0.9. The interval is
+   that of the paired change in accuracy (`paired_proportions`, which has a width even where
+   nothing changed), over the accuracy with the whole cache. Not decided where that is below 0.3.
+5. Random halves do not keep them: their mean share lies below 0.9, by the percentile bootstrap
+   over prompts and halves.
 6. Few random halves do as well: the empirical p of the answers' mean log-probability is 0.05 or
    less, 1/21 being the least that 20 halves can give. Its figure is the difference in nats between
    the chosen half and the mean of random ones, by the two-way bootstrap, which must exclude 0 too.
@@ -41,7 +44,12 @@ from verdicts import Finding, above, below, print_findings, within
 import headscope
 from headscope.evals.measured import Measured
 from headscope.evals.needle import Needle as NeedleTask
-from headscope.evals.statistics import empirical_p, paired_bootstrap, two_way_bootstrap
+from headscope.evals.statistics import (
+    empirical_p,
+    paired_bootstrap,
+    paired_proportions,
+    two_way_bootstrap,
+)
 from headscope.evals.streaming_perplexity import StreamingPerplexity
 from headscope.interventions.duo_attention import DuoAttention
 from headscope.interventions.streaming_llm import StreamingLLM
@@ -114,10 +122,11 @@ def verdicts(done: Measured, what: str) -> list[Finding]:
     right = np.array([done.exact(i) for i in range(len(done.scores))], dtype=float)
     nats = np.array([done.values(i) for i in range(len(done.scores))])
     base = right[0].mean()
-    kept, spared = shares(right[1:2], right[0]), shares(right[2:], right[0])
-    enough = kept[1] > KEPT or kept[1] == kept[2] == 1
-    first = above(kept[1], kept[2], KEPT) if not enough else "reproduced"
-    second = below(spared[1], spared[2], KEPT)
+    floor = max(base, 1 / len(right[0]))
+    change = right[1] - right[0]
+    low, high = (1 + edge / floor for edge in paired_proportions(change))
+    kept, spared = (float(1 + change.mean() / floor), low, high), shares(right[2:], right[0])
+    first, second = above(low, high, KEPT), below(spared[1], spared[2], KEPT)
     if base < 0.3:
         first = second = f"undecided (whole cache: {base:.2f} right)"
     gap = float(nats[1].mean() - nats[2:].mean())
@@ -136,7 +145,7 @@ def verdicts(done: Measured, what: str) -> list[Finding]:
 
 
 def shares(right: np.ndarray, base: np.ndarray) -> tuple[float, float, float]:
-    """Right answers of some halves, relative to the whole cache's; over prompts and halves."""
+    """Right answers of some halves over the whole cache's; over prompts and halves."""
     rng = np.random.default_rng(0)
     drawn: list[Any] = []
     for _ in range(10_000):
