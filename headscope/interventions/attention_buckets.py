@@ -57,7 +57,8 @@ class AttentionBuckets(Intervention):
     def __post_init__(self) -> None:
         if self.bases is None:
             return
-        bases = tuple(self.bases)
+        given = [self.bases] if isinstance(self.bases, int | float) else self.bases
+        bases = tuple(float(base) for base in given)
         if not bases or any(not isfinite(base) or base <= 1 for base in bases):
             raise HeadscopeError(
                 f"The bases of AttentionBuckets are finite numbers above 1, one at least, not "
