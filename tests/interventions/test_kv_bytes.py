@@ -49,7 +49,11 @@ def test_bytes_are_those_of_the_keys_that_are_seen(name: str, tokens: int, new: 
         kept, read = method.kept_keys(model, tokens, new), method.read_keys(model, tokens, new)
         if getattr(module, "PROMPT_DECIDES", False):  # which of a layer's KV heads have how many
             read, kept, seen = (x.sort(-1).values for x in (read, kept, seen))
-        assert torch.equal(read, seen), method
+        if getattr(method, "read_exact", True):
+            assert torch.equal(read, seen), method
+        else:
+            # Which keys the heads of a group share is for the text to say.
+            assert bool((read >= seen).all()), method
         if type(method).read_keys is not _Cache.read_keys:
             # It selects among keys that it all keeps.
             assert torch.equal(kept, torch.full_like(kept, held)), method
