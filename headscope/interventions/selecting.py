@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.functional import pad
 
 from headscope.attention import Attention
 from headscope.engines import Attended
+from headscope.errors import HeadscopeError
 from headscope.interventions.base import Phase
 from headscope.interventions.caching import _Cache
 from headscope.interventions.sinks_and_window import all_layers
@@ -115,3 +117,11 @@ def edge_keys(
     """The first `sink` keys and the last `recent` ones before a row, its own among them."""
     key, query = attention.keys_by_head(), attention.query_positions[:, row, None, None]
     return (key >= 0) & (key <= query) & ((key < sink) | (key > query - recent))
+
+
+def check_similarity(whose: str, similarity: float | None) -> None:
+    """Refuse what is no cosine."""
+    if similarity is not None and not (isfinite(similarity) and -1 <= similarity <= 1):
+        raise HeadscopeError(
+            f"{whose} compares a cosine with its similarity: give -1 to 1, not {similarity}."
+        )

@@ -1,5 +1,6 @@
 """Methods that keep every key and read some: drafts, whole passes, counts by head, bad input."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from torch.testing import assert_close
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.lychee_decode import LycheeDecode
+from headscope.interventions.recycled_attention import RecycledAttention
 from headscope.interventions.selecting import ranks, top_keys
 from headscope.interventions.tidal_decode import TidalDecode
+from headscope.interventions.token_select import TokenSelect
 from headscope.model import HeadModel
 
 TOKENS = torch.randint(3, 97, (2, 24), generator=torch.Generator().manual_seed(17))
@@ -19,6 +22,12 @@ REUSING = [
     TidalDecode(4, 0, (1,)),
     TidalDecode(3, 1, (), recent=2),
     LycheeDecode(["L1H0", "L2H3"], k=4, sink=1),
+]
+REMEMBERING = [
+    RecycledAttention(4, 3, 0.3, 3),
+    RecycledAttention(3, 4, None, 1, "sum"),
+    TokenSelect(3, 1, 2, 0.2),
+    TokenSelect(4, 0, 1, None),
 ]
 
 
@@ -63,7 +72,7 @@ def test_every_key_chosen_is_full_attention(llama: HeadModel, method: Any) -> No
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2", "gpt_oss"])
-@pytest.mark.parametrize("method", REUSING, ids=str)
+@pytest.mark.parametrize("method", [*REUSING, *REMEMBERING], ids=str)
 def test_rows_of_a_chunk_read_what_steps_read(name: str, method: Any) -> None:
     """Windows, learned sinks and models without RoPE among them; prompts end in mid-pass."""
     model = opened(name)
@@ -88,7 +97,7 @@ def test_drafts_are_verified_as_steps_would_be(llama: HeadModel, method: Any) ->
     assert "verify" in phases
 
 
-@pytest.mark.parametrize("method", REUSING, ids=str)
+@pytest.mark.parametrize("method", [*REUSING, *REMEMBERING], ids=str)
 def test_beams_are_those_of_every_sequence_read_alone(llama: HeadModel, method: Any) -> None:
     options: dict[str, Any] = {"max_new_tokens": 5, "num_beams": 3}
     with method(llama):
@@ -96,6 +105,68 @@ def test_beams_are_those_of_every_sequence_read_alone(llama: HeadModel, method: 
         alone = [llama.generate(TOKENS[[row], :12], **options) for row in range(2)]
     for row, found in zip(both, alone, strict=True):
         assert torch.equal(row[: found.shape[1]], found[0])
+
+
+@pytest.mark.parametrize("method", REMEMBERING, ids=str)
+def test_tokens_cannot_be_taken_back_from_what_is_remembered(llama: HeadModel, method: Any) -> None:
+    with method(llama), pytest.raises(HeadscopeError, match="cannot take tokens back"):
+        llama.generate(TOKENS[:1, :10].repeat(1, 3), max_new_tokens=9, prompt_lookup_num_tokens=3)
+
+
+@pytest.mark.parametrize(
+    "method", [RecycledAttention(4, 2, 0.3, 1), TokenSelect(3, 1, 2, 0.3)], ids=str
+)
+def test_likeness_decides_when_a_layer_looks_anew(llama: HeadModel, method: Any) -> None:
+    """Over many steps, some that look anew and some that need not, against the same by hand."""
+    long = torch.randint(3, 97, (2, 60), generator=torch.Generator().manual_seed(2))
+    looked = list[float]()
+
+    def watch(attended: Attended) -> None:
+        kept = attended.attention.run.state[method]
+        looked.append(kept[attended.attention.layer][1].double().sum().item())
+
+    with method(llama):
+        found = llama(long, prompt_length=10)
+        cache = llama.new_cache()
+        llama(long[:, :10], cache=cache, prompt_length=10)
+        with llama.observed(watch):
+            for at in range(10, 60):
+                llama(long[:, [at]], cache=cache, prompt_length=10)
+    by_hand = import_module(f"altered.{method.name}").by_hand(method)
+    with llama.entered(by_hand):
+        want = llama(long, prompt_length=10)
+    assert_close(found, want, atol=2e-4, rtol=1e-4)
+    moved = [looked[at] != looked[at - 3] for at in range(3, len(looked))]
+    possible = len(moved) // (2 if isinstance(method, RecycledAttention) else 1)
+    assert 0 < sum(moved) < possible
+
+
+def test_a_sequence_begun_before_the_scope_is_looked_at_first(llama: HeadModel) -> None:
+    """The first step that a method sees reads everything, and later ones what that looked at."""
+    found = []
+    for method in (RecycledAttention(3, 50, None, 1), RecycledAttention(24, 50, None, 1)):
+        cache = llama.new_cache()
+        llama(TOKENS[:, :18], cache=cache)
+        with method(llama):
+            found.append([llama(TOKENS[:, [at]], cache=cache) for at in (18, 19)])
+    cache = llama.new_cache()
+    llama(TOKENS[:, :18], cache=cache)
+    plain = [llama(TOKENS[:, [at]], cache=cache) for at in (18, 19)]
+    assert_close(found[0][0], plain[0])
+    assert_close(found[1][1], plain[1])
+    assert not torch.allclose(found[0][1], plain[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", REMEMBERING, ids=str)
+def test_where_nobody_said_how_long_the_prompt_is(llama: HeadModel, method: Any) -> None:
+    """The first pass is the prompt, and each token behind it a step."""
+    found = []
+    for options in ({}, {"prompt_length": 18}):
+        with method(llama):
+            cache = llama.new_cache()
+            llama(TOKENS[:, :18], cache=cache, **options)
+            found.append([llama(TOKENS[:, [at]], cache=cache, **options) for at in range(18, 24)])
+    assert torch.equal(torch.cat(found[0], 1), torch.cat(found[1], 1))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +177,11 @@ def test_beams_are_those_of_every_sequence_read_alone(llama: HeadModel, method: 
         (lambda: TidalDecode(8, 0, (3,)), "no attention layer 3 for TidalDecode to choose in"),
         (lambda: TidalDecode(8, 2, ()), "choose earlier"),
         (lambda: LycheeDecode(["L9H0"], k=3), "no head L9H0"),
+        (lambda: RecycledAttention(8, 0), "stride to be a whole number of tokens, 1 or more"),
+        (lambda: RecycledAttention(8, 4, None, 2), "an odd number of keys, not 2"),
+        (lambda: RecycledAttention(8, 4, float("nan")), "give -1 to 1, not nan"),
+        (lambda: TokenSelect(8, 1, 0), "recent to be a whole number of tokens, 1 or more"),
+        (lambda: TokenSelect(8, 1, 1, 1.5), "give -1 to 1, not 1.5"),
         (lambda: LycheeDecode((), k=3, recent=-1), "recent to be a whole number"),
     ],
 )
