@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=12, help="tuning questions of each eval")
     parser.add_argument("--heads", type=int, default=None, help="only so many heads, for a trial")
     options = parser.parse_args()
-    model = headscope.load("smollm2", device=options.device)
+    model = headscope.load("smollm2", device=options.device, dtype="float32")
     heads = None if options.heads is None else model.heads[-options.heads :]
     chosen = select_act_heads(model, TASKS, heads=heads, samples=options.tune, progress=progress)
     print(chosen.claim(), file=sys.stderr)

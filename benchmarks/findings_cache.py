@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2048, help="tokens of a text")
     parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024])
     options = parser.parse_args()
-    model = headscope.load("smollm2", device=options.device)
+    model = headscope.load("smollm2", device=options.device, dtype="float32")
     lengths = tuple(options.lengths)
     found = streaming(model, options.texts, options.length)
     found += duo(model, options.samples, max(10, options.samples // 2), lengths)

@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=60)
     parser.add_argument("--length", type=int, default=512)
     options = parser.parse_args(argv)
-    model = headscope.load("smollm2", device=options.device)
+    model = headscope.load("smollm2", device=options.device, dtype="float32")
     print_findings(
         [
             *dagcd(model, options.samples, options.length),

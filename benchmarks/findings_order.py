@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--samples", type=int, default=64)
     options = parser.parse_args(argv)
-    model = headscope.load("smollm2", device=options.device)
+    model = headscope.load("smollm2", device=options.device, dtype="float32")
     print_findings(findings(model, options.samples))
 
 

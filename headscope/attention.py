@@ -215,7 +215,8 @@ class Attention:
             value = getattr(self, name)
             cut[name] = None if value is None else value[one]
         edits = tuple(edit.batch_row(row) for edit in self.edits)
-        return dataclasses.replace(self, **cut, edits=edits)
+        rope = None if self.rope is None else self.rope.batch_row(row)
+        return dataclasses.replace(self, **cut, edits=edits, rope=rope)
 
     # ---- answers ---------------------------------------------------------------------------
 

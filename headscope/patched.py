@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from headscope.errors import HeadscopeError
 from headscope.evals.gates import mean_interval
-from headscope.evals.kept import Kept
 from headscope.evals.statistics import Interval
+from headscope.kept import Kept
 
 SCHEMA = 1
 Direction = Literal["denoising", "noising"]

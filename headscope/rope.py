@@ -1,7 +1,7 @@
 """Rotary position encoding, taken off and put on again."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -35,6 +35,16 @@ class Rope:
         real = (self.positions >= 0).int().argmax(1, keepdim=True)
         ids = self.position_ids.to(self.positions.device).expand_as(self.positions)
         return (ids.gather(1, real) - self.positions.gather(1, real))[:, 0]
+
+    def batch_row(self, row: int) -> "Rope":
+        """The rotation of one sequence of the batch."""
+        one = slice(row, row + 1)
+        ids = self.position_ids
+        return replace(
+            self,
+            positions=None if self.positions is None else self.positions[one],
+            position_ids=ids if ids is None or len(ids) == 1 else ids[one],
+        )
 
     def rotate(
         self,

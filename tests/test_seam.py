@@ -371,3 +371,17 @@ def test_a_cache_from_elsewhere_has_unknown_tokens(llama: HeadModel) -> None:
     assert runs[0].phase == "decode"
     with pytest.raises(HeadscopeError, match="unknown"):
         _ = runs[0].token_ids
+
+
+def test_a_row_of_a_padded_batch_rotates_as_it_did(llama: HeadModel) -> None:
+    kept: list[Attention] = []
+    mask = torch.ones(2, 12, dtype=torch.long)
+    mask[0, :4] = 0
+    tokens = torch.arange(24).reshape(2, 12) + 3
+    with llama.observed(lambda attended: kept.append(attended.attention)):
+        llama(tokens, attention_mask=mask)
+    whole = kept[1].rope.unrotate(kept[1].k, kept[1].key_positions)
+    for row in range(2):
+        alone = kept[1].batch_row(row)
+        found = alone.rope.unrotate(alone.k, alone.key_positions)
+        assert_close(found, whole[[row]], atol=1e-6, rtol=1e-6)

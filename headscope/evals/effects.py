@@ -13,13 +13,13 @@ from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval
 from headscope.evals.evaluate import chosen_evals
 from headscope.evals.gates import mean_interval
-from headscope.evals.kept import Kept
 from headscope.evals.masking import check_room, masked_scores, masks_of
 from headscope.evals.measured import Measured, Progress, go_through, items_of
 from headscope.evals.multiplicity import benjamini_hochberg
 from headscope.evals.statistics import check_enough, sign_flip_p
 from headscope.heads import Head, label, selected_heads
 from headscope.interventions.ablate import Mode
+from headscope.kept import Kept
 from headscope.model import HeadModel, check_opened
 from headscope.run import Part
 from headscope.runinfo import versions

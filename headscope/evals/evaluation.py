@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headscope.errors import HeadscopeError
 from headscope.evals.gates import gate, mean_interval
-from headscope.evals.kept import Kept
 from headscope.evals.measured import UNITS, Measured
 from headscope.evals.multiplicity import holm
 from headscope.evals.statistics import paired_proportions, sign_flip_p, wilson
+from headscope.kept import Kept
 
 SCHEMA = 1
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item, Metric
-from headscope.evals.kept import Kept
 from headscope.evals.scoring import Scored
+from headscope.kept import Kept
 from headscope.model import HeadModel
 
 Progress = Callable[[str, int, int], None]  # eval, questions done, questions in all

@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from headscope.evals import verdicts
 from headscope.evals.conditions import Condition
-from headscope.evals.kept import Kept
 from headscope.evals.masking import Direction
 from headscope.evals.measured import Measured
 from headscope.heads import Head
 from headscope.interventions.ablate import Mode
+from headscope.kept import Kept
 from headscope.run import Part
 
 SCHEMA = 2

@@ -7,7 +7,6 @@ import torch
 from pydantic import ConfigDict, Field
 
 from headscope.errors import HeadscopeError
-from headscope.evals.kept import Kept
 from headscope.heads import Head
 from headscope.interventions.document_attention import (
     document_attention,
@@ -15,6 +14,7 @@ from headscope.interventions.document_attention import (
     over_heads,
     standing,
 )
+from headscope.kept import Kept
 from headscope.prompts.base import Prompt
 from headscope.prompts.documents import Documents
 

@@ -6,6 +6,8 @@ from headscope.model import HeadModel
 
 STREAMING = ((0, 1), (1, 0), (2, 0), (2, 1))
 
+NO_HEADS = {"streaming": ()}
+
 
 def methods(model: HeadModel) -> list[DuoAttention]:
     return [
