@@ -110,6 +110,11 @@ class ParallelContext(Intervention):
     def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
         return named(self, prompt, "blocks"), prompt
 
+    @property
+    def stepwise(self) -> bool:
+        """A choice among blocks needs the prompt in one pass, as `generate` reads it."""
+        return self.selective is not None
+
     def attend(self, attention: Attention, attend: Attend) -> Attended:
         rows_in(attention, self.blocks, "ParallelContext")  # refuses a name, and what has no end
         edges = self._edges

@@ -37,6 +37,10 @@ class _Selecting(_Cache):
     stateful: ClassVar[bool] = True
     read_exact: ClassVar[bool] = True  # whether `read_keys` is a count and not an upper bound
 
+    @property
+    def reads_prompt_alike(self) -> bool:
+        return True
+
     @abstractmethod
     def _readable(
         self, attention: Attention, row: int, acts: Bool[Tensor, " batch"], kept: dict[Any, Any]

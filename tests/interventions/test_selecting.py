@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import opened
+from made_up import a_map
 from torch.testing import assert_close
 
 from headscope.engines import Attended
@@ -84,6 +85,20 @@ def test_rows_of_a_chunk_read_what_steps_read(name: str, method: Any) -> None:
             parts.append(model(TOKENS[:, start:stop], cache=cache, **options))
     assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(whole, model(TOKENS), atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [*REUSING, *REMEMBERING], ids=str)
+def test_a_prompt_that_was_read_without_the_method_is_the_same(
+    llama: HeadModel, method: Any
+) -> None:
+    """All but its last token, as evals do it to read a prompt once for many conditions."""
+    cache = llama.new_cache()
+    llama(TOKENS[:, :13], cache=cache, prompt_length=14)
+    with method(llama):
+        found = llama(TOKENS[:, 13:], cache=cache, prompt_length=14)
+        want = llama(TOKENS, prompt_length=14)[:, 13:]
+    assert method.reads_prompt_alike
+    assert_close(found, want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", REUSING, ids=str)
@@ -167,6 +182,17 @@ def test_where_nobody_said_how_long_the_prompt_is(llama: HeadModel, method: Any)
             llama(TOKENS[:, :18], cache=cache, **options)
             found.append([llama(TOKENS[:, [at]], cache=cache, **options) for at in range(18, 24)])
     assert torch.equal(torch.cat(found[0], 1), torch.cat(found[1], 1))
+
+
+def test_roles_come_from_a_head_map() -> None:
+    """The heads of highest score retrieve, and none of them is a share of 0."""
+    head_map = a_map(layers=3, heads=6)
+    names = head_map.top("retrieval", 4)["name"].tolist()
+    method = LycheeDecode.from_map(head_map, share=0.2, k=7, recent=1)
+    assert method == LycheeDecode(names, k=7, recent=1)
+    assert LycheeDecode.from_map(head_map, share=0.0).heads == ()
+    with pytest.raises(HeadscopeError, match="between 0 and 1, not 2"):
+        LycheeDecode.from_map(head_map, share=2.0)
 
 
 @pytest.mark.parametrize(
