@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from headscope.errors import HeadscopeError
@@ -71,9 +71,12 @@ def _refuse_what_is_no_file(path: Path) -> None:
     raise HeadscopeError(f"{path} is a {kind}, and no file can be kept there; name another place.")
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Named arrays as one safetensors file."""
-    write(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+def write_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Named arrays as one safetensors file, with what is known of them in its header."""
+    content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write(path, save(content, None if metadata is None else dict(metadata)))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -88,6 +91,17 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise HeadscopeError(
             f"{path} is damaged ({error}); delete it and measure again."
         ) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header of a safetensors file tells of its arrays; empty if nothing.
+
+    Raises:
+        HeadscopeError: the file is missing or damaged.
+    """
+    read_arrays(path)  # which has a sentence for every way of not being whole
+    with safe_open(path, "np") as file:
+        return dict(file.metadata() or {})
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

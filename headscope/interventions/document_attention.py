@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from headscope.model import HeadModel
 
 
-def document_spans(prompt: Prompt, name: str, whose: str) -> list[Range]:
+def document_spans(
+    prompt: Prompt, name: str, whose: str, what: str = "documents", made_by: str = "documents"
+) -> list[Range]:
     """The documents of a prompt by their number: the spans name_0, name_1, ...
+
+    Args:
+        what: what they are called in errors, if they are not documents.
+        made_by: a prompt family and eval whose prompts have them.
 
     Raises:
         HeadscopeError: there is none, one is empty or outside the prompt, or two overlap.
@@ -28,21 +34,21 @@ def document_spans(prompt: Prompt, name: str, whose: str) -> list[Range]:
     if not spans:
         there = ", ".join(sorted(prompt.spans)) or "none"
         raise HeadscopeError(
-            f"{whose} needs the documents of a prompt as its spans {name}_0, {name}_1, ... (it "
-            f"has: {there}); mark them, or use the prompts or the eval 'documents'."
+            f"{whose} needs the {what} of a prompt as its spans {name}_0, {name}_1, ... (it has: "
+            f"{there}); mark them, or use the prompts or the eval {made_by!r}."
         )
     for number, (start, stop) in enumerate(spans):
         if not 0 <= start < stop <= len(prompt):
             raise HeadscopeError(
                 f"The span {name}_{number} is ({start}, {stop}) in a prompt of {len(prompt)} "
-                f"tokens; {whose} needs documents that lie in the prompt and hold a token."
+                f"tokens; {whose} needs {what} that lie in the prompt and hold a token."
             )
     order = standing(spans)
     for one, other in pairwise(order):
         if spans[one][1] > spans[other][0]:
             raise HeadscopeError(
-                f"The spans {name}_{one} and {name}_{other} overlap; {whose} moves documents, "
-                "which have to be apart."
+                f"The spans {name}_{one} and {name}_{other} overlap; {whose} needs {what} "
+                "that are apart."
             )
     return spans
 

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.probes.base import Probe, Reading
-from headscope.prompts.base import Prompt, PromptFamily
+from headscope.prompts.base import Prompt, PromptFamily, Range
 from headscope.prompts.needle import Needle
 
 
@@ -42,7 +42,7 @@ class Sentence(Probe):
                 f"the probe 'sentence' compares sentences and finds {len(sentences)}; mark at "
                 "least two with spans sentence_0, sentence_1 and so on."
             )
-        if max(_shared(prompt)) < 1:
+        if max(shared_with_needle(prompt, sentences)) < 1:
             raise HeadscopeError(
                 "the probe 'sentence' finds no sentence that holds the span 'needle'; mark its "
                 "sentence too."
@@ -51,7 +51,7 @@ class Sentence(Probe):
     def measure(self, attended: Attended, reading: Reading) -> Mapping[str, Float[Tensor, " head"]]:
         row = attended.attention.rows(reading.last_rows())[0, :, 0]
         sentences = reading.prompt.numbered("sentence")
-        shared = _shared(reading.prompt)
+        shared = shared_with_needle(reading.prompt, sentences)
         lengths = torch.tensor([stop - start for start, stop in sentences], device=row.device)
         tokens = torch.cat([torch.arange(*span, device=row.device) for span in sentences])
         owner = torch.arange(len(sentences), device=row.device).repeat_interleave(lengths)
@@ -66,7 +66,7 @@ class Sentence(Probe):
         }
 
 
-def _shared(prompt: Prompt) -> list[int]:
-    """How many tokens every sentence shares with the needle."""
+def shared_with_needle(prompt: Prompt, sentences: Sequence[Range]) -> list[int]:
+    """How many tokens every sentence shares with the needle; none or fewer if it shares none."""
     low, high = prompt.span("needle")
-    return [min(stop, high) - max(start, low) for start, stop in prompt.numbered("sentence")]
+    return [min(stop, high) - max(start, low) for start, stop in sentences]
