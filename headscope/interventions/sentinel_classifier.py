@@ -1,0 +1,192 @@
+"""What tells from the attention of the last row which sentences of a prompt are relevant."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headscope import storage
+from headscope.errors import HeadscopeError
+from headscope.interventions.compressing import Sentences
+from headscope.interventions.document_attention import document_attention
+from headscope.interventions.ranking_fit import FOLDS, chosen, fitted
+from headscope.probes.sentence import shared_with_needle
+from headscope.prompts.base import Prompt
+
+if TYPE_CHECKING:
+    from headscope.model import HeadModel
+
+_ARRAYS = ("coefficients", "mean", "scale", "intercept")
+
+
+class SentinelFacts(BaseModel):
+    """What is known of a classifier beside its numbers.
+
+    Attributes:
+        model_name, fingerprint: of the model that it was trained on.
+        layers, heads: that model's attention layers, and the heads of each.
+        scaled, c: what training chose; see `ranking_fit.GRID`.
+        auc: of the training prompts, each judged by a fit that had not seen it; see
+            `ranking_fit.within_auc`.
+        prompts, sentences: how many it was trained on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    kind: Literal["sentinel_classifier"] = "sentinel_classifier"
+    schema_version: Literal[1] = 1
+    model_name: str
+    fingerprint: str
+    layers: tuple[int, ...] = Field(min_length=1)
+    heads: int = Field(ge=1)
+    scaled: bool
+    c: float
+    auc: float
+    prompts: int
+    sentences: int
+
+
+@dataclass(frozen=True, eq=False)
+class SentinelClassifier:
+    """A logistic regression on a sentence's features, one for each head of a model.
+
+    p = 1 / (1 + exp(-(intercept + sum over heads of coefficients (f - mean) / scale))).
+
+    Attributes:
+        coefficients, mean, scale: of each head; mean is 0 and scale 1 where nothing is
+            standardised.
+        intercept: of the regression. The relevant sentences weigh as much as all others together,
+            so that p is above 0.5 where a sentence is more like one of them.
+        facts: of the model and the training.
+    """
+
+    coefficients: Float[np.ndarray, "layer head"]
+    mean: Float[np.ndarray, "layer head"]
+    scale: Float[np.ndarray, "layer head"]
+    intercept: float
+    facts: SentinelFacts
+
+    @classmethod
+    def train(
+        cls, model: "HeadModel", prompts: Sequence[Prompt], sentences: str = "sentence"
+    ) -> "SentinelClassifier":
+        """Read prompts once each, and learn which sentence holds the span "needle".
+
+        Penalty and standardisation are those of `ranking_fit.GRID` with the highest AUC within
+        prompts in 5 folds, all sentences of a prompt in one fold; then all prompts are fitted.
+
+        Args:
+            prompts: at least 5, and none of the test's.
+            sentences: the sentences are the spans of this name.
+
+        Raises:
+            HeadscopeError: too few prompts, or one without two sentences and a needle in one.
+        """
+        if len(prompts) < FOLDS:
+            raise HeadscopeError(
+                f"A Sentinel classifier is trained on {FOLDS} prompts or more, not {len(prompts)}."
+            )
+        relevant = [needle_sentence(prompt, sentences) for prompt in prompts]
+        found = [sentence_features(model, prompt, sentences) for prompt in prompts]
+        features = [one.reshape(len(one), -1) for one in found]
+        (scaled, c), auc = chosen(features, relevant)
+        fit, shape = fitted(features, relevant, scaled, c), (model.n_layers, model.n_heads)
+        mean, scale = (fit[0].mean_, fit[0].scale_) if scaled else (np.zeros(shape), np.ones(shape))
+        facts = SentinelFacts(
+            model_name=model.name, fingerprint=model.fingerprint, layers=tuple(model.layers),
+            heads=model.n_heads, scaled=scaled, c=c, auc=auc, prompts=len(prompts),
+            sentences=sum(map(len, features)),
+        )  # fmt: skip
+        coefficients, mean, scale = (x.reshape(shape) for x in (fit[-1].coef_[0], mean, scale))
+        return cls(coefficients, mean, scale, float(fit[-1].intercept_[0]), facts)
+
+    def probabilities(
+        self, features: Float[np.ndarray, "sentence layer head"]
+    ) -> Float[np.ndarray, " sentence"]:
+        """How likely each sentence is to be relevant."""
+        terms = self.coefficients * (features - self.mean) / self.scale
+        # So that small probabilities stay apart.
+        return np.exp(-np.logaddexp(0, -(self.intercept + terms.sum((1, 2)))))
+
+    def check(self, model: "HeadModel") -> None:
+        """Refuse another model than the one that it was trained on.
+
+        Raises:
+            HeadscopeError: it names both.
+        """
+        if model.fingerprint != self.facts.fingerprint:
+            layers, heads = self.coefficients.shape
+            raise HeadscopeError(
+                f"The Sentinel classifier was trained on {self.facts.model_name} ({layers} layers "
+                f"× {heads} heads), and this is {model.name} ({model.n_layers} × {model.n_heads}) "
+                "with other weights; train one with SentinelClassifier.train(model, prompts)."
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Save it as one safetensors file."""
+        path = Path(path)
+        arrays = {name: np.asarray(getattr(self, name), np.float64) for name in _ARRAYS}
+        storage.write_arrays(path, arrays, {"headscope": self.facts.model_dump_json()})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SentinelClassifier":
+        """Read a saved classifier.
+
+        Raises:
+            HeadscopeError: the file is missing, damaged or something else.
+        """
+        path = Path(path)
+        arrays = storage.read_arrays(path)
+        try:
+            facts = SentinelFacts.model_validate_json(storage.read_metadata(path)["headscope"])
+        except (KeyError, ValidationError) as error:
+            raise HeadscopeError(
+                f"{path} holds no Sentinel classifier of this headscope; train one with "
+                "SentinelClassifier.train(model, prompts)."
+            ) from error
+        size = (len(facts.layers), facts.heads)
+        shapes = {name: (1,) if name == "intercept" else size for name in _ARRAYS}
+        whole = {name: array.shape for name, array in arrays.items()} == shapes
+        finite = all(np.isfinite(array).all() for array in arrays.values())
+        if not whole or not finite or not (arrays["scale"] > 0).all():
+            raise HeadscopeError(
+                f"{path} is damaged: its numbers are not those of {size[0]} layers × {size[1]} "
+                "heads; train the classifier again."
+            )
+        coefficients, mean, scale, intercept = (arrays[name] for name in _ARRAYS)
+        return cls(coefficients, mean, scale, float(intercept[0]), facts)
+
+
+def sentence_features(
+    model: "HeadModel", prompt: Prompt, sentences: str = "sentence"
+) -> Float[np.ndarray, "sentence layer head"]:
+    """The features of each sentence, in the order in which they stand.
+
+    f_s = mean over tokens j of s of A[last, j] / (sum over the tokens c of all sentences of
+    A[last, c]), by head; 0 where the last row of the prompt gives no sentence anything.
+    """
+    context = Sentences.of(prompt, sentences, "Sentinel")
+    means = document_attention(model, [prompt.token_ids], context.spans)[0].double().numpy()
+    lengths = np.array([stop - start for start, stop in context.spans])
+    total = (means * lengths).sum(-1, keepdims=True)
+    return np.moveaxis(means / np.where(total > 0, total, 1), -1, 0)
+
+
+def needle_sentence(prompt: Prompt, sentences: str = "sentence") -> int:
+    """The place of the sentence that shares most tokens with the span "needle".
+
+    Raises:
+        HeadscopeError: there are not two sentences, or none that shares any.
+    """
+    shared = shared_with_needle(prompt, Sentences.of(prompt, sentences, "Sentinel").spans)
+    if len(shared) < 2 or max(shared) < 1:
+        raise HeadscopeError(
+            "A Sentinel classifier is trained on prompts of two sentences or more, one of which "
+            "holds the span 'needle'; mark them, or use the prompts 'needle'."
+        )
+    return shared.index(max(shared))

@@ -1,0 +1,1 @@
+own = "tests/interventions/test_compression.py"
