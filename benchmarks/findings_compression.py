@@ -313,8 +313,8 @@ def infinite(model: HeadModel, samples: int, lengths: tuple[int, ...]) -> list[F
     asked, kept = Asked(model, task, tested), kept_of(model, task, chosen)
     return [
         asked.share(
-            f"InfiniteRetrieval by the published layer ({published}): right answers fall by less than "
-            f"{-LOST}",
+            f"InfiniteRetrieval by the published layer ({published}): right answers fall by less "
+            f"than {-LOST}",
             INFINITE, published, "base", LOST,
         ),
         asked.share(

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headscope import storage
 from headscope.errors import HeadscopeError
 from headscope.interventions.compressing import Sentences
 from headscope.interventions.document_attention import document_attention
 from headscope.interventions.ranking_fit import FOLDS, chosen, fitted
+from headscope.interventions.trained import Origin, facts_of, load_trained, save_trained
 from headscope.probes.sentence import shared_with_needle
 from headscope.prompts.base import Prompt
 
@@ -23,26 +22,17 @@ if TYPE_CHECKING:
 _ARRAYS = ("coefficients", "mean", "scale", "intercept")
 
 
-class SentinelFacts(BaseModel):
+class SentinelFacts(Origin):
     """What is known of a classifier beside its numbers.
 
     Attributes:
-        model_name, fingerprint: of the model that it was trained on.
-        layers, heads: that model's attention layers, and the heads of each.
         scaled, c: what training chose; see `ranking_fit.GRID`.
         auc: of the training prompts, each judged by a fit that had not seen it; see
             `ranking_fit.within_auc`.
         prompts, sentences: how many it was trained on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
     kind: Literal["sentinel_classifier"] = "sentinel_classifier"
-    schema_version: Literal[1] = 1
-    model_name: str
-    fingerprint: str
-    layers: tuple[int, ...] = Field(min_length=1)
-    heads: int = Field(ge=1)
     scaled: bool
     c: float
     auc: float
@@ -97,8 +87,7 @@ class SentinelClassifier:
         fit, shape = fitted(features, relevant, scaled, c), (model.n_layers, model.n_heads)
         mean, scale = (fit[0].mean_, fit[0].scale_) if scaled else (np.zeros(shape), np.ones(shape))
         facts = SentinelFacts(
-            model_name=model.name, fingerprint=model.fingerprint, layers=tuple(model.layers),
-            heads=model.n_heads, scaled=scaled, c=c, auc=auc, prompts=len(prompts),
+            **facts_of(model), scaled=scaled, c=c, auc=auc, prompts=len(prompts),
             sentences=sum(map(len, features)),
         )  # fmt: skip
         coefficients, mean, scale = (x.reshape(shape) for x in (fit[-1].coef_[0], mean, scale))
@@ -118,20 +107,12 @@ class SentinelClassifier:
         Raises:
             HeadscopeError: it names both.
         """
-        if model.fingerprint != self.facts.fingerprint:
-            layers, heads = self.coefficients.shape
-            raise HeadscopeError(
-                f"The Sentinel classifier was trained on {self.facts.model_name} ({layers} layers "
-                f"× {heads} heads), and this is {model.name} ({model.n_layers} × {model.n_heads}) "
-                "with other weights; train one with SentinelClassifier.train(model, prompts)."
-            )
+        self.facts.check(model, "The Sentinel classifier was")
 
     def save(self, path: str | Path) -> Path:
         """Save it as one safetensors file."""
-        path = Path(path)
         arrays = {name: np.asarray(getattr(self, name), np.float64) for name in _ARRAYS}
-        storage.write_arrays(path, arrays, {"headscope": self.facts.model_dump_json()})
-        return path
+        return save_trained(path, arrays, self.facts)
 
     @classmethod
     def load(cls, path: str | Path) -> "SentinelClassifier":
@@ -140,20 +121,11 @@ class SentinelClassifier:
         Raises:
             HeadscopeError: the file is missing, damaged or something else.
         """
-        path = Path(path)
-        arrays = storage.read_arrays(path)
-        try:
-            facts = SentinelFacts.model_validate_json(storage.read_metadata(path)["headscope"])
-        except (KeyError, ValidationError) as error:
-            raise HeadscopeError(
-                f"{path} holds no Sentinel classifier of this headscope; train one with "
-                "SentinelClassifier.train(model, prompts)."
-            ) from error
-        size = (len(facts.layers), facts.heads)
+        arrays, facts = load_trained(path, SentinelFacts, "Sentinel classifier")
+        size = (len(facts.layers), facts.n_heads)
         shapes = {name: (1,) if name == "intercept" else size for name in _ARRAYS}
         whole = {name: array.shape for name, array in arrays.items()} == shapes
-        finite = all(np.isfinite(array).all() for array in arrays.values())
-        if not whole or not finite or not (arrays["scale"] > 0).all():
+        if not whole or not (arrays["scale"] > 0).all():
             raise HeadscopeError(
                 f"{path} is damaged: its numbers are not those of {size[0]} layers × {size[1]} "
                 "heads; train the classifier again."
