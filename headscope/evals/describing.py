@@ -4,7 +4,12 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+from torch import Tensor
 
 from headscope.catalog import interventions
 from headscope.errors import HeadscopeError
@@ -90,4 +95,30 @@ def _text(value: Any, pair: str) -> str:
         return "+".join(_text(each, pair) for each in value)
     if isinstance(value, str | int | float | bool):
         return str(value)
-    return type(value).__name__.lower()
+    return f"{type(value).__name__.lower()}#{_digest(value)}"
+
+
+def _digest(value: Any) -> str:
+    """Eight digits that tell two measured or trained things of a kind apart."""
+    found = sha256()
+
+    def take(part: Any) -> None:
+        if isinstance(part, Tensor):
+            found.update(part.detach().double().cpu().contiguous().numpy().tobytes())
+        elif isinstance(part, np.ndarray):
+            found.update(np.ascontiguousarray(part).tobytes())
+        elif isinstance(part, BaseModel):
+            found.update(part.model_dump_json().encode())
+        elif dataclasses.is_dataclass(part):
+            for field in dataclasses.fields(part):
+                take(getattr(part, field.name))
+        elif isinstance(part, list | tuple):
+            for each in part:
+                take(each)
+        elif isinstance(part, str | int | float | bool | None):
+            found.update(repr(part).encode())
+        else:  # a function, say, whose name is all that stays the same
+            found.update(getattr(part, "__qualname__", type(part).__name__).encode())
+
+    take(value)
+    return found.hexdigest()[:8]

@@ -21,6 +21,8 @@ from headscope.evals.scoring import scored
 from headscope.interventions.ablate import Ablate
 from headscope.interventions.act import ACT
 from headscope.interventions.add_sink import AddSink
+from headscope.interventions.directions import Directions
+from headscope.interventions.focus_directions import FocusDirections
 from headscope.interventions.insta_boost import InstaBoost
 from headscope.interventions.pasta import Pasta
 from headscope.model import HeadModel
@@ -264,3 +266,17 @@ def test_what_is_not_causal_is_read_as_generate_reads_it(llama: HeadModel) -> No
     want = said[0] - float(np.logaddexp.reduce(said[1:]))
     assert found.tasks[0].scores[1].margin[0] == pytest.approx(want, abs=1e-4)
     assert found.tasks[0].scores[0].margin[0] != pytest.approx(want, abs=1e-3)
+
+
+def test_trained_things_of_a_kind_are_told_apart(llama: HeadModel) -> None:
+    """An evaluation with other directions is another one, and does not go on from a file."""
+    some = Directions.train(llama, _golden(4), ["L1H2"], epochs=1)
+    one, same, other = (described(FocusDirections(d)) for d in (some, some, some.random()))
+    assert one == same
+    assert one != other
+    assert "directions=directions#" in one
+
+
+def _golden(count: int) -> list[Prompt]:
+    prompts = Said(samples=count).prompts(opened("llama").tokenizer)
+    return [dataclasses.replace(prompt, spans={"gold": (2, 6)}) for prompt in prompts]
