@@ -5,6 +5,7 @@ those of the percentile bootstrap over prompts, 95 %.
 
     headscope scan smollm2 --probes all --out runs/atlas
     python benchmarks/findings.py runs/atlas > docs/findings.md
+    python benchmarks/join_findings.py  # puts the part on interventions back
 """
 
 import sys
