@@ -28,7 +28,7 @@ from headscope.prompts.base import Prompt
 from headscope.prompts.documents import Documents
 from headscope.prompts.needle import Needle
 
-ROUNDS, STEPS = 5, 8
+ROUNDS, STEPS = 3, 6
 
 
 def timed(model: HeadModel, work: Callable[[], object]) -> float:
