@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headscope.catalog import interventions
 from headscope.errors import HeadscopeError
+from headscope.evals.typed_fields import fitting
 from headscope.interventions.base import Intervention
 from headscope.model import HeadModel
 from headscope.registry import find
@@ -20,6 +21,7 @@ from headscope.registry import find
 _HOW = "write it as ablate:heads=L18H6+L18H7,mode=zero,part=answer or pasta:span=needle"
 # How two whole numbers read: a range of tokens, where a field is not one of heads.
 _PAIRS = {"heads": "L{}H{}", "streaming": "L{}KV{}"}
+_WORDS = {"True": True, "False": False, "None": None}  # as Python writes them
 
 
 def described(method: Intervention) -> str:
@@ -27,7 +29,7 @@ def described(method: Intervention) -> str:
     given = {
         f.name: _text(getattr(method, f.name), _PAIRS.get(f.name, "{}:{}"))
         for f in sorted(dataclasses.fields(method), key=lambda f: bool(f.kw_only))
-        if getattr(method, f.name) is not None
+        if getattr(method, f.name) is not None or not (_required(f) or f.default is None)
     }
     return f"{method.name}:" + ",".join(f"{name}={value}" for name, value in given.items())
 
@@ -48,7 +50,8 @@ def parsed(text: str, model: HeadModel, seed: int = 0) -> list[Intervention]:
 def _one(text: str, model: HeadModel, seed: int) -> Intervention:
     name, _, rest = text.partition(":")
     kind = find(interventions(), name.strip(), "intervention")
-    known = [f.name for f in dataclasses.fields(kind)]
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    known = list(fields)
     options: dict[str, Any] = {}
     for pair in filter(None, (part.strip() for part in rest.split(","))):
         field, equals, value = pair.partition("=")
@@ -56,10 +59,8 @@ def _one(text: str, model: HeadModel, seed: int) -> Intervention:
             raise HeadscopeError(
                 f"{pair!r} sets nothing that {name} has ({', '.join(known)}); {_HOW}."
             )
-        options[field.strip()] = _value(value.strip())
-    for field in _PAIRS:
-        if isinstance(options.get(field), str):
-            options[field] = [options[field]]
+        field, value = field.strip(), value.strip()
+        options[field] = fitting(fields[field], _value(value), value, kind.name)
     try:
         method = kind(**kind.completed(options, model, seed))
     except TypeError as error:
@@ -82,6 +83,8 @@ def _value(text: str) -> Any:
     if re.fullmatch(r"\d+:\d+", text):
         start, stop = text.split(":")
         return int(start), int(stop)
+    if text in _WORDS:
+        return _WORDS[text]
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -93,7 +96,9 @@ def _text(value: Any, pair: str) -> str:
         return pair.format(*value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "+".join(_text(each, pair) for each in value)
-    if isinstance(value, str | int | float | bool):
+    if isinstance(value, str) and value != value.strip():
+        return json.dumps(value)
+    if isinstance(value, str | int | float | bool | None):
         return str(value)
     return f"{type(value).__name__.lower()}#{_digest(value)}"
 

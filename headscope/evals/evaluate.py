@@ -149,7 +149,8 @@ def _prepared(
     """The methods that have a scope, and the question as they would have it put and read."""
     scopes: list[Intervention] = []
     prompt = item.prompt
-    for method in methods:
+    # A span's place is known only once the prompt has its last form.
+    for method in sorted(methods, key=lambda method: method.site != "prompt"):
         bound, prompt = method.prepared(model, prompt)
         if bound.site != "prompt":
             scopes.append(bound)

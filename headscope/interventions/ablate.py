@@ -100,6 +100,8 @@ class Ablate(_ByHead):
                 raise HeadscopeError(
                     f"Ablate has no {name} {value!r}; use {', '.join(get_args(known))}."
                 )
+        if not (self.reference is None or isinstance(self.reference, Reference)):
+            raise HeadscopeError("Ablate needs reference=Reference.measure(model, prompts).")
         if self.mode in ("mean", "resample") and self.reference is None:
             raise HeadscopeError(
                 f"{self.mode.capitalize()} ablation needs reference outputs: pass "

@@ -26,8 +26,10 @@ class AddSink(_Rewriting):
     token: str | int = "\n"
 
     def __post_init__(self) -> None:
-        if self.count < 0:
-            raise HeadscopeError(f"AddSink cannot put {self.count} tokens before a prompt.")
+        if not isinstance(self.count, int) or self.count < 0:
+            raise HeadscopeError(
+                f"AddSink cannot put {self.count!r} tokens before a prompt; use a whole number."
+            )
 
     def rewritten(self, model: "HeadModel", prompt: Prompt) -> Prompt:
         token = single_token(model, self.token, "AddSink")

@@ -38,8 +38,10 @@ class AttentionSorting(_ByAttention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rounds < 1:
-            raise HeadscopeError(f"AttentionSorting sorts at least once, not {self.rounds} times.")
+        if not isinstance(self.rounds, int) or self.rounds < 1:
+            raise HeadscopeError(
+                f"AttentionSorting sorts a whole number of times, at least once, not {self.rounds}."
+            )
 
     def rewritten(self, model: "HeadModel", prompt: Prompt) -> Prompt:
         for _ in range(self.rounds):

@@ -77,7 +77,7 @@ class Concept:
 
 
 def _token(model: "HeadModel", word: str | int) -> int:
-    if isinstance(word, int):
+    if isinstance(word, int) and not isinstance(word, bool):
         if not 0 <= word < model.vocab_size:
             raise HeadscopeError(f"{model.name} has the tokens 0 to {model.vocab_size - 1}.")
         return word

@@ -66,6 +66,11 @@ class Dagcd(Intervention):
     token_ids: tuple[int, ...] | None = field(default=None, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.detector, UtilizationDetector):
+            raise HeadscopeError(
+                "Dagcd needs detector=UtilizationDetector.train(model, prompts), or "
+                "UtilizationDetector.load(path)."
+            )
         if self.context is not None:
             object.__setattr__(self, "context", checked_span(self.context, "Dagcd"))
         if not isfinite(self.alpha) or self.alpha < 0:

@@ -31,7 +31,7 @@ class FocusDirections(_Reweighing):
     Relevant Contexts", arXiv 2503.23306 (in the released code 20 heads and factors of 0.2 or 0.3).
 
     Attributes:
-        directions: `Directions.train(model, prompts, heads)`, or a file of them.
+        directions: from `Directions.train(model, prompts, heads)` or `Directions.load`.
         factor: what they are multiplied by; 0 changes nothing, and much above 1 breaks heads.
         count: how many of the heads, most contextual first; all of them if left out.
         heads, layers, part: only those of the directions' heads; all rows if left out.
@@ -44,6 +44,11 @@ class FocusDirections(_Reweighing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.directions, Directions):
+            raise HeadscopeError(
+                "FocusDirections needs directions=Directions.train(model, prompts, heads), or "
+                "Directions.load(path)."
+            )
         if not isfinite(self.factor):
             raise HeadscopeError(f"FocusDirections needs a finite factor, not {self.factor}.")
         most = len(self.directions.heads)

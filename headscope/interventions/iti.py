@@ -31,7 +31,8 @@ class ITI(Intervention):
     model of 1 024 heads). Its code edits the last row of every pass, as `part="answer"` does.
 
     Attributes:
-        directions: `OutputDirections.train(model, towards, away)`, or a file of them.
+        directions: from `OutputDirections.train(model, towards, away)` or
+            `OutputDirections.load`.
         alpha: how far; 0 changes nothing, below 0 goes the other way.
         count: how many of the heads, the best first; all of them if left out, 0 is a no-op.
         part: rows that are moved, as in `Ablate`.
@@ -45,6 +46,11 @@ class ITI(Intervention):
     part: Part = field(default="answer", kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.directions, OutputDirections):
+            raise HeadscopeError(
+                "ITI needs directions=OutputDirections.train(model, towards, away), or "
+                "OutputDirections.load(path)."
+            )
         most = len(self.directions.facts.heads)
         if not isfinite(self.alpha):
             raise HeadscopeError(f"ITI needs a finite alpha, not {self.alpha}.")

@@ -46,6 +46,11 @@ class RescaleConcept(_ByHead):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.concept, Concept):
+            raise HeadscopeError(
+                "RescaleConcept needs concept=Concept.of(model, words), with words like "
+                '["red", "blue"].'
+            )
         if not isfinite(self.factor):
             raise HeadscopeError(f"RescaleConcept needs a finite factor, not {self.factor}.")
         if self.part not in get_args(Part):

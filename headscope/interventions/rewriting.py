@@ -72,9 +72,12 @@ def single_token(model: "HeadModel", token: str | int, whose: str) -> int:
     Raises:
         HeadscopeError: the model has no such token, or the text is several.
     """
-    if isinstance(token, int):
-        if not 0 <= token < model.vocab_size:
-            raise HeadscopeError(f"{model.name} has the tokens 0 to {model.vocab_size - 1}.")
+    if not isinstance(token, str):
+        if not isinstance(token, int) or not 0 <= token < model.vocab_size:
+            raise HeadscopeError(
+                f"{whose} cannot use {token!r} for a token: {model.name} has the tokens 0 to "
+                f"{model.vocab_size - 1}."
+            )
         return token
     ids = model.tokenizer(token, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:

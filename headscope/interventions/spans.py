@@ -29,7 +29,7 @@ def checked_span(span: Any, whose: str) -> str | tuple[Range, ...]:
     try:
         ranges = [span] if isinstance(span[0], int) else list(span)
         found = tuple((int(start), int(stop)) for start, stop in ranges)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise HeadscopeError(
             f"{whose} needs a span: the name of one, or (start, stop) in tokens, not {span!r}."
         ) from error
