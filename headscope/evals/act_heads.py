@@ -112,7 +112,8 @@ def select_act_heads(
     tried = selected_heads(
         model.heads if heads is None else heads, model.layers, model.n_heads, model.name
     )
-    tried = tuple(head for head in tried if head[0] >= method.skip)
+    of = model.layers if method.layers is None else method.layers
+    tried = tuple(head for head in tried if head[0] >= method.skip and head[0] in of)
     if not tried:
         raise HeadscopeError(
             f"ACT skips all of these heads; name some from layer {method.skip} on."

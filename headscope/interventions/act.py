@@ -28,7 +28,7 @@ class ACT(_Reweighing):
 
     with m_i the attention on S and r_i that on the keys that receive. Exact in the logits:
     log(beta) on S and log1p((1 − beta) m_i / r_i) on the receivers. A row without receivers stays
-    as it is. Sinks are found when the prompt is read and stay the same for the answer.
+    as it is. Sinks are found by the first pass over the prompt and stay the same after it.
 
     Source: Yu et al. 2024, "Unveiling and Harnessing Hidden Attention Sinks", arXiv 2406.15765. The
     released code uses a threshold of 0.1 (the paper 5 / length), beta 0.4, and lets the first token

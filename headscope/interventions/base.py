@@ -87,6 +87,11 @@ class Intervention(Registered, Life, ABC):
     def _refuse_company(self, model: "HeadModel") -> None:
         for entry in model.stack.chain.entered:
             other = getattr(entry.around, "__self__", None)
+            if self.stateful and other == self:
+                raise HeadscopeError(
+                    f"This {type(self).__name__} is in force already, and would share its state; "
+                    "close its scope before opening it again."
+                )
             shared = self.claims & getattr(other, "claims", frozenset())
             if shared:
                 names = f"{type(self).__name__} and {type(other).__name__}"

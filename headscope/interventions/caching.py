@@ -27,7 +27,8 @@ class _Cache(Intervention):
 
     Keys that a method gave up are hidden from every later query instead of freed, so that heads
     may keep different numbers; the logits are those of a cache that really holds the rest, and
-    `kv_bytes` says what that cache would take.
+    `kv_bytes` says what that cache would take. On layers with a window of their own, which hold
+    less in any case, it is an upper bound.
     """
 
     site: ClassVar[Site] = "cache"

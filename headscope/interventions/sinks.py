@@ -2,12 +2,12 @@
 
 from collections.abc import Hashable
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
 from headscope.attention import Attention
+from headscope.errors import HeadscopeError
 
 
 def sinks_of(
@@ -16,7 +16,11 @@ def sinks_of(
     """The keys whose mean attention from the rows of the first pass is above a threshold.
 
     The mean is over the rows that may see the key. Keys of later passes are no sinks; what was
-    found is kept in the run's state, under its owner and layer.
+    found is kept in the run's state, under its owner and layer. Of a prompt in chunks the first one
+    decides.
+
+    Raises:
+        HeadscopeError: the sequence began before the owner's scope.
 
     Source: ACT (Yu et al. 2024, arXiv 2406.15765); Gu et al. 2024, arXiv 2410.10781.
     """
@@ -24,8 +28,10 @@ def sinks_of(
     state = attention.run.state.setdefault(owner, {})
     found = state.get(attention.layer)
     if found is None:
-        found = state[attention.layer] = attention.column_means() > threshold
-        # What was read before headscope looked is not judged by the rows after it.
         if attention.run.step > 0:
-            found = state[attention.layer] = torch.zeros_like(found)
+            raise HeadscopeError(
+                f"{type(owner).__name__} finds sinks while the prompt is read, and this sequence "
+                "began before its scope; open the scope first."
+            )
+        found = state[attention.layer] = attention.column_means() > threshold
     return pad(found, (0, attention.n_keys - found.shape[-1]))

@@ -92,9 +92,9 @@ def _ranges(attention: Attention, span: Span, whose: str) -> tuple[Range, ...]:
     if known is None and run is not None and run.step == 0:
         known = attention.query_positions.amax(-1) + 1
     last = max(stop for _, stop in span)
-    if known is not None and last > int(known.max()):
+    if known is not None and last > int(known.min()):
         raise HeadscopeError(
-            f"The span of {whose} ends at token {last}, and the prompt has {int(known.max())}; "
+            f"The span of {whose} ends at token {last}, and the prompt has {int(known.min())}; "
             "give a span inside the prompt."
         )
     return span

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import opened
 
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Item
 from headscope.evals.describing import described, parsed
 from headscope.evals.evaluate import _prepared  # pyright: ignore[reportPrivateUsage]
+from headscope.interventions.act import ACT
 from headscope.interventions.add_sink import AddSink
 from headscope.interventions.base import Intervention
 from headscope.interventions.pasta import Pasta
+from headscope.interventions.remove_sink import RemoveSink
+from headscope.model import HeadModel
 from headscope.prompts.base import Prompt
 
 HERE = Path(__file__).parents[1]
@@ -122,3 +126,27 @@ def test_what_a_method_cannot_use_is_refused_without_types_being_checked() -> No
         [sys.executable, "-c", UNCHECKED], capture_output=True, text=True, cwd=HERE, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("method", [ACT(skip=0), RemoveSink()], ids=["act", "remove_sink"])
+def test_sinks_of_a_prompt_read_before_are_not_guessed(llama: HeadModel, method: Any) -> None:
+    cache = llama.new_cache()
+    tokens = torch.arange(3, 15)[None]
+    llama(tokens, cache=cache, prompt_length=12)
+    with method(llama), pytest.raises(HeadscopeError, match="began before its scope"):
+        llama(tokens[:, :1], cache=cache, prompt_length=12)
+
+
+def test_one_state_has_one_scope(llama: HeadModel) -> None:
+    with ACT(skip=0)(llama):
+        with pytest.raises(HeadscopeError, match="in force already"), ACT(skip=0)(llama):
+            pass
+        with ACT(skip=1)(llama):
+            llama(torch.arange(3, 15)[None])
+
+
+def test_a_span_has_to_lie_in_every_prompt_of_a_batch(llama: HeadModel) -> None:
+    tokens, mask = torch.randint(3, 97, (2, 20)), torch.ones(2, 20, dtype=torch.long)
+    mask[0, :12] = 0
+    with Pasta((10, 14))(llama), pytest.raises(HeadscopeError, match="the prompt has 8"):
+        llama(tokens, attention_mask=mask)
