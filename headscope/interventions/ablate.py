@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +10,8 @@ from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.by_head import _ByHead
+from headscope.interventions.checks import check_choice
+from headscope.interventions.parts import _InPart
 from headscope.prompts.base import Prompt
 from headscope.prompts.text import reference_text
 from headscope.run import Part
@@ -65,7 +67,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Ablate(_ByHead):
+class Ablate(_InPart, _ByHead):
     """Take heads out, in one of four ways.
 
     "zero": z = 0. "mean": z = the head's mean over reference tokens. "resample": z = the head's
@@ -95,11 +97,8 @@ class Ablate(_ByHead):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, known in (("mode", self.mode, Mode), ("part", self.part, Part)):
-            if value not in get_args(known):
-                raise HeadscopeError(
-                    f"Ablate has no {name} {value!r}; use {', '.join(get_args(known))}."
-                )
+        check_choice(self, "mode", Mode)
+        self._check_part()
         if not (self.reference is None or isinstance(self.reference, Reference)):
             raise HeadscopeError("Ablate needs reference=Reference.measure(model, prompts).")
         if self.mode in ("mean", "resample") and self.reference is None:
@@ -131,17 +130,11 @@ class Ablate(_ByHead):
     def _edit(
         self, attention: Attention, attend: Attend, chosen: Bool[Tensor, "#batch head"]
     ) -> Attended:
-        assert attention.run is not None
-        rows = attention.run.rows_in(self.part, attention.query_positions)
-        where = rows[:, None, :, None] & chosen[:, :, None, None]
+        where = self._rows(attention)[:, None, :, None] & chosen[:, :, None, None]
         if self.mode == "uniform":
             return attend(attention.with_q(attention.q.masked_fill(where, 0)))
         attended = attend(attention)
         return attended.with_z(torch.where(where, self._instead(attended, where), attended.z))
-
-    @property
-    def reads_prompt_alike(self) -> bool:
-        return self.part in ("answer", "decode")
 
     def _instead(
         self, attended: Attended, where: Bool[Tensor, "batch head query 1"]

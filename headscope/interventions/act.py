@@ -3,21 +3,21 @@ from math import inf, isfinite, log
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
+from headscope.interventions.following import _Following
 from headscope.interventions.reweighing import _Reweighing
 from headscope.interventions.sinks import sinks_of
-from headscope.run import Run
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
 
 
 @dataclass(frozen=True)
-class ACT(_Reweighing):
+class ACT(_Following, _Reweighing):
     """Attention calibration: take attention from the sinks in the middle of a prompt.
 
     A key is a sink of a head where its column's mean over the rows that see it is above
@@ -82,7 +82,3 @@ class ACT(_Reweighing):
         more = torch.where(where, freed / free, 0).log1p()
         less = log(self.beta) if self.beta else -inf
         return self._biased(self._biased(attention, sinks, less, where), receivers, more, where)
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        for layer, found in run.state.get(self, {}).items():
-            run.state[self][layer] = found[index.to(found.device)]

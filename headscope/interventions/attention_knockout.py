@@ -1,18 +1,13 @@
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
-from headscope.interventions.base import Intervention
 from headscope.interventions.reweighing import _Reweighing
-from headscope.interventions.spans import Span, checked_span, keys_in, named, rows_in
-from headscope.prompts.base import Prompt
-
-if TYPE_CHECKING:
-    from headscope.model import HeadModel
+from headscope.interventions.spans import Span, rows_in
 
 
 @dataclass(frozen=True)
@@ -32,22 +27,14 @@ class AttentionKnockout(_Reweighing):
     """
 
     paper = "Geva et al. 2023, arXiv 2304.14767"
+    marked: ClassVar[tuple[str, ...]] = ("keys", "queries")
     keys: Span
     queries: Span | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "keys", checked_span(self.keys, "AttentionKnockout"))
-        if self.queries is not None:
-            object.__setattr__(self, "queries", checked_span(self.queries, "AttentionKnockout"))
-
-    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
-        return named(self, prompt, "keys", "queries"), prompt
 
     def _changed(
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
-        keys = keys_in(attention, self.keys, "AttentionKnockout")
+        keys = self._keys(attention, self.keys)
         if self.queries is not None:
             where = where & rows_in(attention, self.queries, "AttentionKnockout")
         return self._biased(attention, keys, -torch.inf, where)

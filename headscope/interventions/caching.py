@@ -14,7 +14,7 @@ from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.base import Claim, Intervention, Site
-from headscope.run import Run
+from headscope.interventions.following import _Following
 from headscope.stack import Attend
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Cache(Intervention):
 
 
 @dataclass(frozen=True)
-class _Evicting(_Cache):
+class _Evicting(_Following, _Cache):
     """A method that gives up keys for good, after a pass, by what it saw in it.
 
     A subclass says in `_still` which keys stay; a key once given up does not come back.
@@ -102,11 +102,6 @@ class _Evicting(_Cache):
                 "sequence anew."
             )
         return pad(before, (0, fresh), value=True) & real
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        state = run.state.get(self, {})
-        for layer, alive in state.items():
-            state[layer] = alive[index.to(alive.device)]
 
 
 def hiding(attention: Attention, gone: Bool[Tensor, "batch kv_head key"]) -> Attention:

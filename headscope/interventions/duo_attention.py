@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -11,8 +11,10 @@ from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.heads import Head, by_layer
 from headscope.interventions.caching import _Cache
+from headscope.interventions.checks import check_sizes
 from headscope.interventions.kv_heads import check_kv_heads, parse_kv_heads, ranked_kv_heads
-from headscope.interventions.sinks_and_window import _Beyond, all_layers, check_sizes
+from headscope.interventions.parts import _InPart
+from headscope.interventions.sinks_and_window import _Beyond, all_layers
 from headscope.patterns.streaming import Streaming
 from headscope.run import Part
 from headscope.stack import Attend
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DuoAttention(_Cache):
+class DuoAttention(_InPart, _Cache):
     """Some KV heads keep the first tokens and a window; all others keep everything.
 
     A query head of a streaming KV head sees key j from row i if j < sink or i - j < window.
@@ -53,10 +55,7 @@ class DuoAttention(_Cache):
     def __post_init__(self) -> None:
         object.__setattr__(self, "streaming", parse_kv_heads(self.streaming))
         check_sizes("DuoAttention", sink=(self.sink, 0), window=(self.window, 1))
-        if self.part not in get_args(Part):
-            raise HeadscopeError(
-                f"DuoAttention has no part {self.part!r}; use {', '.join(get_args(Part))}."
-            )
+        self._check_part()
 
     @classmethod
     def keeping(
@@ -102,10 +101,6 @@ class DuoAttention(_Cache):
 
     def check(self, model: "HeadModel") -> None:
         check_kv_heads(parse_kv_heads(self.streaming), model)
-
-    @property
-    def reads_prompt_alike(self) -> bool:
-        return self.part in ("answer", "decode")
 
     def attend(self, attention: Attention, attend: Attend) -> Attended:
         mine = by_layer(parse_kv_heads(self.streaming)).get(attention.layer, [])

@@ -1,19 +1,14 @@
 from dataclasses import dataclass, field
 from math import isfinite, log
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
-from headscope.interventions.base import Intervention
 from headscope.interventions.reweighing import _Reweighing
-from headscope.interventions.spans import Span, checked_span, keys_in, named
-from headscope.prompts.base import Prompt
-
-if TYPE_CHECKING:
-    from headscope.model import HeadModel
+from headscope.interventions.spans import Span
 
 
 @dataclass(frozen=True)
@@ -33,20 +28,17 @@ class InstaBoost(_Reweighing):
     """
 
     paper = "InstABoost 2025, arXiv 2506.13734"
+    marked: ClassVar[tuple[str, ...]] = ("span",)
     span: Span
     factor: float = field(default=3.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "span", checked_span(self.span, "InstaBoost"))
         if not (isfinite(self.factor) and self.factor > 0):
             raise HeadscopeError(f"InstaBoost needs a factor above 0, not {self.factor}.")
-
-    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
-        return named(self, prompt, "span"), prompt
 
     def _changed(
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
-        keys = keys_in(attention, self.span, "InstaBoost")
+        keys = self._keys(attention, self.span)
         return self._biased(attention, keys, log(self.factor), where)

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, log
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -9,15 +9,12 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
 from headscope.heads import Head
-from headscope.interventions.base import Intervention
 from headscope.interventions.reweighing import _Reweighing
-from headscope.interventions.spans import Span, checked_span, keys_in, named, rows_in
-from headscope.prompts.base import Prompt
+from headscope.interventions.spans import Span, rows_in
 from headscope.run import Part
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
-    from headscope.model import HeadModel
 
 Action = Literal["block", "amplify"]
 
@@ -43,6 +40,7 @@ class InstructionAnchors(_Reweighing):
     """
 
     paper = "Instruction Anchors 2026, arXiv 2602.03677"
+    marked: ClassVar[tuple[str, ...]] = ("queries", "keys")
     queries: Span
     keys: Span
     action: Action = field(default="block", kw_only=True)
@@ -50,9 +48,6 @@ class InstructionAnchors(_Reweighing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("queries", "keys"):
-            span = checked_span(getattr(self, name), "InstructionAnchors")
-            object.__setattr__(self, name, span)
         if self.action not in get_args(Action):
             raise HeadscopeError(
                 f"InstructionAnchors has no action {self.action!r}; use block or amplify."
@@ -93,13 +88,10 @@ class InstructionAnchors(_Reweighing):
         heads = cls.top(head_map, score, share)
         return cls(queries, keys, action=action, factor=factor, heads=heads, part=part)
 
-    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
-        return named(self, prompt, "queries", "keys"), prompt
-
     def _changed(
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
         where = where & rows_in(attention, self.queries, "InstructionAnchors")
         amount = -inf if self.action == "block" else log(self.factor)
-        keys = keys_in(attention, self.keys, "InstructionAnchors")
+        keys = self._keys(attention, self.keys)
         return self._biased(attention, keys, amount, where)

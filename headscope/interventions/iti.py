@@ -1,17 +1,16 @@
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.base import Intervention, Phase
 from headscope.interventions.output_directions import OutputDirections
+from headscope.interventions.parts import _InPart
 from headscope.run import Part
 from headscope.stack import Attend
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class ITI(Intervention):
+class ITI(_InPart, Intervention):
     """Inference-time intervention: move the outputs of some heads from one kind to another.
 
     z' = z + alpha · sigma · theta in the rows that make the answer, with theta the unit vector from
@@ -59,8 +58,7 @@ class ITI(Intervention):
                 f"These directions are of {most} heads; use a count from 0 to {most}, not "
                 f"{self.count}."
             )
-        if self.part not in get_args(Part):
-            raise HeadscopeError(f"ITI has no part {self.part!r}; use {', '.join(get_args(Part))}.")
+        self._check_part()
 
     @classmethod
     def completed(
@@ -74,22 +72,14 @@ class ITI(Intervention):
     def check(self, model: "HeadModel") -> None:
         self.directions.facts.check(model, "The directions were")
 
-    @property
-    def reads_prompt_alike(self) -> bool:
-        return self.part in ("answer", "decode")
-
     def attend(self, attention: Attention, attend: Attend) -> Attended:
         attended = attend(attention)
         heads = self.directions.facts.heads[: self.count]
         mine = [i for i, (layer, _) in enumerate(heads) if layer == attention.layer]
         if not mine:
             return attended
-        assert attention.run is not None
         step = torch.zeros_like(attended.z[0, :, 0])
         moves = self.alpha * self.directions.sigma[:, None] * self.directions.theta
         step[[heads[i][1] for i in mine]] = moves[mine].to(step)
-        rows: Bool[Tensor, "batch query"] = attention.run.rows_in(
-            self.part, attention.query_positions
-        )
-        moved = attended.z + step[:, None]
-        return attended.with_z(torch.where(rows[:, None, :, None], moved, attended.z))
+        rows = self._rows(attention)[:, None, :, None]
+        return attended.with_z(torch.where(rows, attended.z + step[:, None], attended.z))

@@ -1,10 +1,10 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -17,9 +17,11 @@ from headscope.interventions.apart import (
     part_of,
 )
 from headscope.interventions.base import Claim, Intervention
+from headscope.interventions.checks import check_choice, check_sizes
+from headscope.interventions.following import _Following
 from headscope.interventions.reading_done import ends_prompt
 from headscope.interventions.selecting import ranks
-from headscope.interventions.sinks_and_window import check_rotation, check_sizes
+from headscope.interventions.sinks_and_window import check_rotation
 from headscope.interventions.spans import Span, checked_span, named, rows_in
 from headscope.prompts.base import Prompt
 from headscope.run import Run
@@ -32,7 +34,7 @@ Positions = Literal["original", "shared"]
 
 
 @dataclass(frozen=True)
-class ParallelContext(Intervention):
+class ParallelContext(_Following, Intervention):
     """Parts of a prompt are read without each other, and what follows reads all of them.
 
     A row inside a block sees the keys of its block alone and, with `shared_sink`, the tokens
@@ -92,11 +94,7 @@ class ParallelContext(Intervention):
             raise HeadscopeError(
                 f"ParallelContext needs a temperature above 0, not {self.temperature}."
             )
-        if self.positions not in get_args(Positions):
-            raise HeadscopeError(
-                f"ParallelContext has no positions {self.positions!r}; use "
-                f"{', '.join(get_args(Positions))}."
-            )
+        check_choice(self, "positions", Positions)
 
     def check(self, model: "HeadModel") -> None:
         if self.positions == "shared":
@@ -173,11 +171,6 @@ class ParallelContext(Intervention):
                 "among them; leave selective= out."
             )
         return judges
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        kept = run.state.get(self, {})
-        for layer, chosen in kept.items():
-            kept[layer] = chosen[index.to(chosen.device)]
 
     def crop(self, run: Run, length: int) -> None:
         """What was chosen is the prompt's, which stays."""

@@ -1,19 +1,14 @@
 from dataclasses import dataclass, field
 from math import isfinite, log
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
-from headscope.interventions.base import Intervention
 from headscope.interventions.reweighing import _Reweighing
-from headscope.interventions.spans import Span, checked_span, keys_in, named
-from headscope.prompts.base import Prompt
-
-if TYPE_CHECKING:
-    from headscope.model import HeadModel
+from headscope.interventions.spans import Span
 
 
 @dataclass(frozen=True)
@@ -35,25 +30,22 @@ class Pasta(_Reweighing):
     """
 
     paper = "Zhang et al. 2023, arXiv 2311.02262"
+    marked: ClassVar[tuple[str, ...]] = ("span",)
     span: Span
     alpha: float = field(default=0.01, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "span", checked_span(self.span, type(self).__name__))
         if not (isfinite(self.alpha) and 0 < self.alpha <= 1):
             raise HeadscopeError(
                 f"{type(self).__name__} weakens what is not marked by a factor alpha with "
                 f"0 < alpha <= 1, not {self.alpha}."
             )
 
-    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
-        return named(self, prompt, "span"), prompt
-
     def _changed(
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
-        rest = ~keys_in(attention, self.span, type(self).__name__)
+        rest = ~self._keys(attention, self.span)
         assert attention.run is not None
         if attention.run.prompt_length is not None:
             start = attention.run.prompt_length.to(rest.device)[:, None, None]

@@ -1,7 +1,8 @@
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from headscope.errors import HeadscopeError
+from headscope.interventions.checks import check_choice
 from headscope.interventions.rewriting import _Rewriting, single_token
 from headscope.prompts.base import Prompt, Range
 
@@ -44,10 +45,7 @@ class PauseTokens(_Rewriting):
             raise HeadscopeError(
                 f"PauseTokens needs a whole count of 0 or more, not {self.count!r}."
             )
-        if self.place not in get_args(Place):
-            raise HeadscopeError(
-                f"PauseTokens has no place {self.place!r}; use {', '.join(get_args(Place))}."
-            )
+        check_choice(self, "place", Place)
 
     def check(self, model: "HeadModel") -> None:
         single_token(model, self.token, "PauseTokens")

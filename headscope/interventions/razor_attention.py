@@ -12,8 +12,9 @@ from headscope.errors import HeadscopeError
 from headscope.heads import Head, check_heads, parse_heads
 from headscope.interventions.base import Phase
 from headscope.interventions.caching import _Cache
+from headscope.interventions.checks import check_sizes
 from headscope.interventions.kv_heads import kv_heads_of
-from headscope.interventions.sinks_and_window import all_layers, check_sizes
+from headscope.interventions.sinks_and_window import all_layers
 from headscope.patterns.base import Pattern
 from headscope.stack import Attend
 

@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from einops import rearrange, reduce
@@ -9,9 +9,10 @@ from torch.nn.functional import cosine_similarity, max_pool1d, pad
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
+from headscope.interventions.checks import check_choice, check_sizes
+from headscope.interventions.following import _Following
 from headscope.interventions.selecting import _Selecting, check_similarity, ranks
-from headscope.interventions.sinks_and_window import all_layers, check_sizes
-from headscope.run import Run
+from headscope.interventions.sinks_and_window import all_layers
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
@@ -21,7 +22,7 @@ _NEVER = -1
 
 
 @dataclass(frozen=True)
-class RecycledAttention(_Selecting):
+class RecycledAttention(_Following, _Selecting):
     """Every few steps a layer attends in full, and the steps in between read what it looked at.
 
     A full step ranks the keys of each KV head by the attention of its row: the largest weight of
@@ -61,10 +62,7 @@ class RecycledAttention(_Selecting):
                 f"RecycledAttention pools over an odd number of keys, not {self.kernel}."
             )
         check_similarity("RecycledAttention", self.similarity)
-        if self.group not in get_args(Group):
-            raise HeadscopeError(
-                f"RecycledAttention has no group {self.group!r}; use {', '.join(get_args(Group))}."
-            )
+        check_choice(self, "group", Group)
 
     @property
     def read_exact(self) -> bool:
@@ -141,10 +139,3 @@ class RecycledAttention(_Selecting):
             return all_layers(model, min(total, self.k + 1))
         ranked = min(tokens + new - since, self.k, max(0, self.k - since + 1))
         return all_layers(model, ranked + min(since, self.k + 1))
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        kept = run.state.get(self, {})
-        for name, held in kept.items():
-            one = isinstance(held, Tensor)
-            rows = tuple(x[index.to(x.device)] for x in ((held,) if one else held))
-            kept[name] = rows[0] if one else rows

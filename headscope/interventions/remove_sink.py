@@ -2,19 +2,20 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
 from headscope.interventions.base import Phase
+from headscope.interventions.following import _Following
 from headscope.interventions.reweighing import _Reweighing
 from headscope.interventions.sinks import sinks_of
-from headscope.run import Part, Run
+from headscope.run import Part
 
 
 @dataclass(frozen=True)
-class RemoveSink(_Reweighing):
+class RemoveSink(_Following, _Reweighing):
     """Hide every sink of a head once the prompt is read, when none can form anew in it.
 
     While the prompt is read, only those rows that make the answer are changed: the keys they see
@@ -66,7 +67,3 @@ class RemoveSink(_Reweighing):
         early = attention.keys_by_head() < self.first
         sinks = sinks_of(attention, self.threshold, self) | early
         return self._biased(attention, sinks, -torch.inf, where)
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        for layer, found in run.state.get(self, {}).items():
-            run.state[self][layer] = found[index.to(found.device)]

@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool
@@ -11,6 +11,7 @@ from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.by_head import _ByHead
 from headscope.interventions.concept import Concept
+from headscope.interventions.parts import _InPart
 from headscope.run import Part
 from headscope.stack import Attend
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RescaleConcept(_ByHead):
+class RescaleConcept(_InPart, _ByHead):
     """Scale what some heads write in the directions of a concept's words.
 
     z' = z + (factor − 1) P z, with P the projection onto the directions of z that move the logits
@@ -53,10 +54,7 @@ class RescaleConcept(_ByHead):
             )
         if not isfinite(self.factor):
             raise HeadscopeError(f"RescaleConcept needs a finite factor, not {self.factor}.")
-        if self.part not in get_args(Part):
-            raise HeadscopeError(
-                f"RescaleConcept has no part {self.part!r}; use {', '.join(get_args(Part))}."
-            )
+        self._check_part()
 
     @classmethod
     def completed(
@@ -72,20 +70,14 @@ class RescaleConcept(_ByHead):
         super().check(model)
         self.concept.check(model)
 
-    @property
-    def reads_prompt_alike(self) -> bool:
-        return self.part in ("answer", "decode")
-
     def _edit(
         self, attention: Attention, attend: Attend, chosen: Bool[Tensor, "#batch head"]
     ) -> Attended:
-        assert attention.run is not None
-        rows = attention.run.rows_in(self.part, attention.query_positions)
         attended = attend(attention)
         moved = attended.z
         if not self.whole:
             basis = self.concept.basis[self.concept.layers.index(attention.layer)].to(attended.z)
             moved = (attended.z @ basis) @ basis.mT
-        where = rows[:, None, :, None] & chosen[:, :, None, None]
+        where = self._rows(attention)[:, None, :, None] & chosen[:, :, None, None]
         changed = attended.z + (self.factor - 1) * moved
         return attended.with_z(torch.where(where, changed, attended.z))

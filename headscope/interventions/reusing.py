@@ -9,8 +9,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from headscope.attention import Attention
+from headscope.interventions.checks import check_sizes
 from headscope.interventions.selecting import _Selecting, edge_keys, row_logits, top_keys
-from headscope.interventions.sinks_and_window import check_sizes
 from headscope.run import Run
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,6 +15,9 @@ from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.heads import Head, check_heads, parse_heads
 from headscope.interventions.base import Intervention
+from headscope.interventions.parts import _InPart
+from headscope.interventions.spans import Span, checked_span, keys_in, named
+from headscope.prompts.base import Prompt
 from headscope.run import Part
 from headscope.stack import Attend
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Reweighing(Intervention):
+class _Reweighing(_InPart, Intervention):
     """A method that passes on a changed attention; a subclass says how, in `_changed`.
 
     Attributes:
@@ -33,6 +36,7 @@ class _Reweighing(Intervention):
         part: rows that it acts on, as in `Ablate`.
     """
 
+    marked: ClassVar[tuple[str, ...]] = ()  # fields that are spans
     heads: Sequence[Head | str] | None = field(default=None, kw_only=True)
     layers: Sequence[int] | None = field(default=None, kw_only=True)
     part: Part = field(default="all", kw_only=True)
@@ -43,10 +47,11 @@ class _Reweighing(Intervention):
         if self.layers is not None:
             layers = [self.layers] if isinstance(self.layers, int) else self.layers
             object.__setattr__(self, "layers", tuple(layers))
-        if self.part not in get_args(Part):
-            raise HeadscopeError(
-                f"{type(self).__name__} has no part {self.part!r}; use {', '.join(get_args(Part))}."
-            )
+        self._check_part()
+        for name in self.marked:
+            if getattr(self, name) is not None:
+                span = checked_span(getattr(self, name), type(self).__name__)
+                object.__setattr__(self, name, span)
 
     def check(self, model: "HeadModel") -> None:
         if self.heads is not None:
@@ -58,9 +63,8 @@ class _Reweighing(Intervention):
                 f"{model.layers[0]} to {model.layers[-1]}."
             )
 
-    @property
-    def reads_prompt_alike(self) -> bool:
-        return self.causal and self.part in ("answer", "decode")
+    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
+        return named(self, prompt, *self.marked), prompt
 
     @abstractmethod
     def _changed(
@@ -85,9 +89,11 @@ class _Reweighing(Intervention):
             heads[mine] = True
         if self.part == "all":
             return heads[None, :, None]
-        assert attention.run is not None
-        rows = attention.run.rows_in(self.part, attention.query_positions)
-        return rows[:, None] & heads[None, :, None]
+        return self._rows(attention)[:, None] & heads[None, :, None]
+
+    def _keys(self, attention: Attention, span: Span) -> Bool[Tensor, " batch #head key"]:
+        """The keys of one layer in a marked span; errors as `keys_in`."""
+        return keys_in(attention, span, type(self).__name__)
 
     @staticmethod
     def _biased(

@@ -1,6 +1,5 @@
 from dataclasses import dataclass
 from math import isfinite
-from typing import get_args
 
 import torch
 from jaxtyping import Bool
@@ -10,12 +9,13 @@ from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.by_head import _ByHead
+from headscope.interventions.parts import _InPart
 from headscope.run import Part
 from headscope.stack import Attend
 
 
 @dataclass(frozen=True)
-class ScaleHeads(_ByHead):
+class ScaleHeads(_InPart, _ByHead):
     """Multiply what some heads say by a factor: z' = factor · z.
 
     0 is zero ablation, 1 changes nothing, above 1 amplifies, and below 0 turns a head around.
@@ -37,20 +37,11 @@ class ScaleHeads(_ByHead):
         super().__post_init__()
         if not isfinite(self.factor):
             raise HeadscopeError(f"ScaleHeads needs a finite factor, not {self.factor}.")
-        if self.part not in get_args(Part):
-            raise HeadscopeError(
-                f"ScaleHeads has no part {self.part!r}; use {', '.join(get_args(Part))}."
-            )
-
-    @property
-    def reads_prompt_alike(self) -> bool:
-        return self.part in ("answer", "decode")
+        self._check_part()
 
     def _edit(
         self, attention: Attention, attend: Attend, chosen: Bool[Tensor, "#batch head"]
     ) -> Attended:
-        assert attention.run is not None
-        rows = attention.run.rows_in(self.part, attention.query_positions)
         attended = attend(attention)
-        where = rows[:, None, :, None] & chosen[:, :, None, None]
+        where = self._rows(attention)[:, None, :, None] & chosen[:, :, None, None]
         return attended.with_z(torch.where(where, self.factor * attended.z, attended.z))

@@ -1,19 +1,14 @@
 from dataclasses import dataclass, field
 from math import inf, isfinite, log
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
-from headscope.interventions.base import Intervention
 from headscope.interventions.reweighing import _Reweighing
-from headscope.interventions.spans import Span, checked_span, keys_in, last_of, named
-from headscope.prompts.base import Prompt
-
-if TYPE_CHECKING:
-    from headscope.model import HeadModel
+from headscope.interventions.spans import Span, last_of
 
 
 @dataclass(frozen=True)
@@ -34,22 +29,19 @@ class ScaleSink(_Reweighing):
     """
 
     paper = "after Xiao et al. 2023, arXiv 2309.17453"
+    marked: ClassVar[tuple[str, ...]] = ("sink",)
     dose: float
     sink: Span = field(default=(0, 1), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "sink", checked_span(self.sink, "ScaleSink"))
         if not (isfinite(self.dose) and self.dose >= 0):
             raise HeadscopeError(f"ScaleSink needs a dose of 0 or more, not {self.dose}.")
-
-    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
-        return named(self, prompt, "sink"), prompt
 
     def _changed(
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
-        keys = keys_in(attention, self.sink, "ScaleSink")
+        keys = self._keys(attention, self.sink)
         last = last_of(self.sink)
         behind = (attention.query_positions >= last)[:, None]
         amount = log(self.dose) if self.dose else -inf

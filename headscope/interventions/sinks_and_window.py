@@ -53,20 +53,6 @@ class _NearStream(Pattern):
         return ((key < self.sink) | (distance < self.window)) & (distance <= self.limit)
 
 
-def check_sizes(whose: str, **sizes: tuple[int, int]) -> None:
-    """Refuse a size that is no whole number or too small.
-
-    Args:
-        sizes: by name, the size and the least that it may be.
-    """
-    for name, (size, least) in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < least:
-            raise HeadscopeError(
-                f"{whose} needs {name} to be a whole number of tokens, {least} or more, not "
-                f"{size!r}."
-            )
-
-
 def check_rotation(model: "HeadModel", whose: str, instead: str) -> None:
     """Refuse a model with a rotation that cannot be taken off and put on again."""
     for site in model.backend.sites:

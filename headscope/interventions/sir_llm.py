@@ -13,7 +13,9 @@ from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.caching import _Cache, hiding
-from headscope.interventions.sinks_and_window import all_layers, check_sizes
+from headscope.interventions.checks import check_sizes
+from headscope.interventions.following import _Following
+from headscope.interventions.sinks_and_window import all_layers
 from headscope.run import Run
 from headscope.stack import Again, Attend
 
@@ -25,7 +27,7 @@ _LEAST = 1e-30  # nats; what is certain ranks last and stays comparable
 
 
 @dataclass(frozen=True)
-class SirLLM(_Cache):
+class SirLLM(_Following, _Cache):
     """All heads keep the first tokens, the last ones, and those that surprised the model most.
 
     e_j = -log p(token j | what the model read before it), in nats, under the model with this cache.
@@ -139,11 +141,6 @@ class SirLLM(_Cache):
         score = score.masked_fill(edges | ~alive, -torch.inf)
         best = score.argsort(dim=1, descending=True, stable=True)[:, : self.top]
         return alive & (edges | torch.zeros_like(alive).scatter(1, best, True))
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        held = run.state.get(self, {})
-        for name, value in held.items():
-            held[name] = value[index.to(value.device)]
 
     def kept_keys(
         self, model: "HeadModel", tokens: int, new: int = 1

@@ -1,5 +1,5 @@
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from einops import reduce
@@ -11,8 +11,9 @@ from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.caching import _Evicting
+from headscope.interventions.checks import check_choice, check_sizes
 from headscope.interventions.reading_done import ends_prompt
-from headscope.interventions.sinks_and_window import all_layers, check_sizes
+from headscope.interventions.sinks_and_window import all_layers
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
@@ -55,10 +56,7 @@ class SnapKV(_Evicting):
         check_sizes("SnapKV", capacity=(self.capacity, self.window + 1))
         if self.kernel % 2 == 0:
             raise HeadscopeError(f"SnapKV pools over an odd number of keys, not {self.kernel}.")
-        if self.pooling not in get_args(Pooling):
-            raise HeadscopeError(
-                f"SnapKV has no pooling {self.pooling!r}; use {', '.join(get_args(Pooling))}."
-            )
+        check_choice(self, "pooling", Pooling)
 
     def _still(
         self, attended: Attended, alive: Bool[Tensor, "batch kv_head key"]

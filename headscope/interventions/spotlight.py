@@ -1,18 +1,13 @@
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.errors import HeadscopeError
-from headscope.interventions.base import Intervention
 from headscope.interventions.reweighing import _Reweighing, mass_outside
-from headscope.interventions.spans import Span, checked_span, keys_in, named
-from headscope.prompts.base import Prompt
-
-if TYPE_CHECKING:
-    from headscope.model import HeadModel
+from headscope.interventions.spans import Span
 
 Per = Literal["row", "layer"]
 
@@ -40,6 +35,7 @@ class Spotlight(_Reweighing):
     """
 
     paper = "Venkateswaran & Contractor 2025, arXiv 2505.12025"
+    marked: ClassVar[tuple[str, ...]] = ("span",)
     span: Span
     target: float = field(default=0.2, kw_only=True)
     per: Per = field(default="row", kw_only=True)
@@ -47,7 +43,6 @@ class Spotlight(_Reweighing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "span", checked_span(self.span, "Spotlight"))
         if not 0 < self.target < 1:
             raise HeadscopeError(f"Spotlight needs a target between 0 and 1, not {self.target}.")
         if self.per not in get_args(Per):
@@ -55,13 +50,10 @@ class Spotlight(_Reweighing):
         if self.per == "layer":
             object.__setattr__(self, "causal", False)  # a row's bias depends on later rows
 
-    def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple[Intervention, Prompt]:
-        return named(self, prompt, "span"), prompt
-
     def _changed(
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
-        keys = keys_in(attention, self.span, "Spotlight")
+        keys = self._keys(attention, self.span)
         inside, outside = attention.mass(keys), mass_outside(attention, keys)
         if self.per == "layer":
             real = (attention.query_positions >= 0)[:, None]

@@ -8,11 +8,11 @@ from headscope.attention import Attention
 from headscope.engines import Attended, attend_apart
 from headscope.interventions.base import Claim
 from headscope.interventions.caching import _Cache
+from headscope.interventions.checks import check_sizes
 from headscope.interventions.sinks_and_window import (
     _FarSinks,
     all_layers,
     check_rotation,
-    check_sizes,
     queries_at,
 )
 from headscope.patterns.streaming import Streaming

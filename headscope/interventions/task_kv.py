@@ -10,8 +10,9 @@ from headscope.attention import Attention
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.interventions.caching import _Evicting
+from headscope.interventions.checks import check_sizes
 from headscope.interventions.reading_done import ends_prompt
-from headscope.interventions.sinks_and_window import all_layers, check_sizes
+from headscope.interventions.sinks_and_window import all_layers
 from headscope.probes.task_kv import semantic_distance
 
 if TYPE_CHECKING:

@@ -7,21 +7,21 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
 
 from headscope.attention import Attention
+from headscope.interventions.checks import check_sizes
+from headscope.interventions.following import _Following
 from headscope.interventions.selecting import (
     _Selecting,
     check_similarity,
     edge_keys,
     top_keys,
 )
-from headscope.interventions.sinks_and_window import check_sizes
-from headscope.run import Run
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
 
 
 @dataclass(frozen=True)
-class TokenSelect(_Selecting):
+class TokenSelect(_Following, _Selecting):
     """The heads of a layer vote for the keys that all of them read.
 
     Candidates are the keys behind the first `sink` and before the last `recent`. Each query head
@@ -90,8 +90,3 @@ class TokenSelect(_Selecting):
         self, model: "HeadModel", tokens: int, new: int = 1
     ) -> Int[Tensor, "layer kv_head"]:
         return self.kept_keys(model, tokens, new).clamp(max=self.sink + self.k + self.recent)
-
-    def reorder(self, run: Run, index: Int[Tensor, " new_batch"]) -> None:
-        kept = run.state.get(self, {})
-        for layer, held in kept.items():
-            kept[layer] = tuple(x[index.to(x.device)] for x in held)
