@@ -129,7 +129,7 @@ def dagcd(model: HeadModel, samples: int, length: int) -> list[Finding]:
     tune = [replace(task, split="tune") for task in tasks]
     prompts = [item.prompt for task in tune for item in task.items(model.tokenizer)]
     detector = UtilizationDetector.train(model, prompts)
-    print(f"detector: {detector.heads}, accuracy {detector.accuracy:.3f}", file=sys.stderr)
+    print(f"detector: {detector.heads}, accuracy {detector.facts.accuracy:.3f}", file=sys.stderr)
     methods = {f"alpha {alpha:g}": Dagcd(detector, alpha=alpha) for alpha in ALPHAS}
     tuned = [changes_of(model, task, methods) for task in tune]
     best = max(methods, key=lambda name: sum(each[name].logp.mean() for each in tuned))

@@ -31,8 +31,8 @@ ABOUT = f"""{HEADING}
 Measured on smollm2 on an H100, ACT on a CPU. Each script declares its claims and the rules of its
 verdicts beforehand, in its docstring, and says there what a trial saw. The model has 135 million
 parameters: a verdict is about the claim on this model. The cache and steering runs were in
-bfloat16, all others in float32, which every script uses now. To repeat them, run the first line for each topic, then the
-second:
+bfloat16, all others in float32, which every script uses now. To repeat them, run the first line
+for each topic, then the second:
 
 ```sh
 python benchmarks/findings_cache.py --device cuda > benchmarks/results/findings_cache.txt

@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from headscope.errors import HeadscopeError
@@ -85,23 +86,24 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         HeadscopeError: the file is missing or damaged.
     """
-    try:
-        return load(read(path))
-    except (SafetensorError, ValueError) as error:
-        raise HeadscopeError(
-            f"{path} is damaged ({error}); delete it and measure again."
-        ) from error
+    return read_described(path)[0]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """What the header of a safetensors file tells of its arrays; empty if nothing.
+def read_described(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Named arrays of a safetensors file, and what its header tells of them.
 
     Raises:
         HeadscopeError: the file is missing or damaged.
     """
-    read_arrays(path)  # which has a sentence for every way of not being whole
-    with safe_open(path, "np") as file:
-        return dict(file.metadata() or {})
+    content = read(path)
+    try:
+        arrays = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise HeadscopeError(
+            f"{path} is damaged ({error}); delete it and measure again."
+        ) from error
+    size = int.from_bytes(content[:8], "little")
+    return arrays, json.loads(content[8 : 8 + size]).get("__metadata__", {})
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -1,7 +1,6 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from headscope.errors import HeadscopeError
 from headscope.interventions.document_attention import standing
@@ -36,6 +35,7 @@ class AttnRank(_Ordering):
     """
 
     paper = "Attention Basin 2025, arXiv 2508.05128"
+    files: ClassVar[Mapping[str, type[Any]]] = {"profile": SlotProfile}
     profile: SlotProfile = field(kw_only=True)
     relevance: Words | Relevance | Sequence[int | float] = field(default="tfidf", kw_only=True)
     question: str = field(default="question", kw_only=True)
@@ -58,12 +58,10 @@ class AttnRank(_Ordering):
     def completed(
         cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
     ) -> dict[str, Any]:
-        profile = options.get("profile")
-        if profile is None:
-            return {**options, "profile": SlotProfile.measure(model, seed=seed)}
-        if isinstance(profile, str | Path):
-            return {**options, "profile": SlotProfile.load(profile)}
-        return options
+        options = super().completed(options, model, seed)
+        if options.get("profile") is not None:
+            return options
+        return {**options, "profile": SlotProfile.measure(model, seed=seed)}
 
     def check(self, model: "HeadModel") -> None:
         self.profile.check(model)

@@ -1,9 +1,10 @@
 """Interventions: methods that change what heads do, for the length of a scope."""
 
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxtyping import Int
@@ -40,6 +41,9 @@ class Intervention(Registered, Life, ABC):
     causal: ClassVar[bool] = True  # one full forward pass equals prefill and decode
     stateful: ClassVar[bool] = False  # keeps something between layers or steps
     claims: ClassVar[frozenset[Claim]] = frozenset()  # what one method alone may decide
+    files: ClassVar[
+        Mapping[str, type[Any]]
+    ] = {}  # fields that may be given as a path
 
     def attend(self, attention: Attention, attend: Attend) -> Attended:
         """Stand around one layer's attention: pass on a changed one, or edit what comes back."""
@@ -52,8 +56,12 @@ class Intervention(Registered, Life, ABC):
     def completed(
         cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
     ) -> dict[str, Any]:
-        """Parameters with those that a method has to measure on a model beforehand."""
-        return options
+        """Parameters with those that a method has to measure on a model beforehand.
+
+        A path given for one of `files` is what that file holds.
+        """
+        paths = {n: options[n] for n in cls.files if isinstance(options.get(n), str | Path)}
+        return options | {name: cls.files[name].load(path) for name, path in paths.items()}
 
     def prepared(self, model: "HeadModel", prompt: Prompt) -> tuple["Intervention", Prompt]:
         """The method and the prompt as they are for one prompt.

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite, log
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -59,6 +60,7 @@ class Dagcd(Intervention):
     site: ClassVar[Site] = "logits"
     phase: ClassVar[Phase] = "answer"
     claims: ClassVar[frozenset[Claim]] = frozenset({"logits"})
+    files: ClassVar[Mapping[str, type[Any]]] = {"detector": UtilizationDetector}
     detector: UtilizationDetector
     context: Span | None = None
     alpha: float = 2.0
@@ -84,13 +86,11 @@ class Dagcd(Intervention):
     def completed(
         cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
     ) -> dict[str, Any]:
-        given = options.get("detector")
-        if given is None:
-            prompts = Documents(samples=64, seed=seed, split="tune").prompts(model.tokenizer)
-            detector = UtilizationDetector.train(model, prompts, seed=seed)
-        else:
-            detector = UtilizationDetector.load(given) if isinstance(given, str) else given
-        return {**options, "detector": detector}
+        options = super().completed(options, model, seed)
+        if options.get("detector") is not None:
+            return options
+        prompts = Documents(samples=64, seed=seed, split="tune").prompts(model.tokenizer)
+        return {**options, "detector": UtilizationDetector.train(model, prompts, seed=seed)}
 
     def check(self, model: "HeadModel") -> None:
         self.detector.check(model)
@@ -174,7 +174,7 @@ class Dagcd(Intervention):
         score = torch.einsum("hrt,h->rt", ratios, self.detector.weights.to(ratios))
         likely = logits.topk(min(self.top_rank, logits.shape[-1])).values[:, -1:]
         used = (score + self.detector.bias > 0) & (logits[:, ids] >= likely)
-        stops = torch.tensor(self.detector.stop_ids, dtype=torch.long, device=logits.device)
+        stops = torch.tensor(self.detector.facts.stop_ids, dtype=torch.long, device=logits.device)
         used &= ~torch.isin(logits.argmax(-1, keepdim=True), stops)
         score = score.clamp(min=0) * used
         u = score / score.sum(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).tiny)

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -113,13 +113,6 @@ class DuoAttention(_InPart, _Cache):
             return attend(attention.with_pattern(Streaming(self.sink, self.window), heads))
         amount = torch.where(rows, -torch.inf, 0.0)[:, None]
         return attend(attention.with_bias(_Beyond(self.sink, self.window), amount, heads))
-
-    def _rows(self, attention: Attention) -> Bool[Tensor, "batch query"]:
-        at = attention.query_positions
-        if self.part == "all":
-            return at >= 0
-        assert attention.run is not None
-        return attention.run.rows_in(self.part, at)
 
     def kept_keys(
         self, model: "HeadModel", tokens: int, new: int = 1

@@ -1,7 +1,7 @@
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Bool
@@ -38,6 +38,7 @@ class FocusDirections(_Reweighing):
     """
 
     paper = "Zhu et al. 2025, arXiv 2503.23306"
+    files: ClassVar[Mapping[str, type[Any]]] = {"directions": Directions}
     directions: Directions
     factor: float = field(default=0.3, kw_only=True)
     count: int | None = field(default=None, kw_only=True)
@@ -57,15 +58,6 @@ class FocusDirections(_Reweighing):
                 f"These directions are of {most} heads; use a count from 0 to {most}, not "
                 f"{self.count}."
             )
-
-    @classmethod
-    def completed(
-        cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
-    ) -> dict[str, Any]:
-        given = options.get("directions")
-        if isinstance(given, str | Path):
-            return {**options, "directions": Directions.load(given)}
-        return options
 
     def check(self, model: "HeadModel") -> None:
         super().check(model)

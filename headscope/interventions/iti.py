@@ -1,6 +1,6 @@
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -39,6 +39,7 @@ class ITI(_InPart, Intervention):
 
     paper = "Li et al. 2023, arXiv 2306.03341"
     phase: ClassVar[Phase] = "answer"
+    files: ClassVar[Mapping[str, type[Any]]] = {"directions": OutputDirections}
     directions: OutputDirections
     alpha: float = field(default=15.0, kw_only=True)
     count: int | None = field(default=None, kw_only=True)
@@ -59,15 +60,6 @@ class ITI(_InPart, Intervention):
                 f"{self.count}."
             )
         self._check_part()
-
-    @classmethod
-    def completed(
-        cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
-    ) -> dict[str, Any]:
-        given = options.get("directions")
-        if isinstance(given, str | Path):
-            return {**options, "directions": OutputDirections.load(given)}
-        return options
 
     def check(self, model: "HeadModel") -> None:
         self.directions.facts.check(model, "The directions were")

@@ -23,5 +23,7 @@ class _InPart:
 
     def _rows(self, attention: Attention) -> Bool[Tensor, "batch query"]:
         """The rows of one layer that it acts on."""
+        if self.part == "all":
+            return attention.query_positions >= 0
         assert attention.run is not None
         return attention.run.rows_in(self.part, attention.query_positions)

@@ -1,7 +1,6 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from headscope.errors import HeadscopeError
 from headscope.interventions.compressing import Sentences, _Compressing
@@ -36,6 +35,7 @@ class Sentinel(_Compressing):
     """
 
     paper = "Sentinel 2025, arXiv 2505.23277"
+    files: ClassVar[Mapping[str, type[Any]]] = {"classifier": SentinelClassifier}
     classifier: SentinelClassifier = field(kw_only=True)
 
     def __post_init__(self) -> None:
@@ -50,13 +50,11 @@ class Sentinel(_Compressing):
     def completed(
         cls, options: dict[str, Any], model: "HeadModel", seed: int = 0
     ) -> dict[str, Any]:
-        classifier = options.get("classifier")
-        if classifier is None:
-            prompts = Needle(samples=20, seed=seed, split="tune").prompts(model.tokenizer)
-            return {**options, "classifier": SentinelClassifier.train(model, prompts)}
-        if isinstance(classifier, str | Path):
-            return {**options, "classifier": SentinelClassifier.load(classifier)}
-        return options
+        options = super().completed(options, model, seed)
+        if options.get("classifier") is not None:
+            return options
+        prompts = Needle(samples=20, seed=seed, split="tune").prompts(model.tokenizer)
+        return {**options, "classifier": SentinelClassifier.train(model, prompts)}
 
     def check(self, model: "HeadModel") -> None:
         self.classifier.check(model)

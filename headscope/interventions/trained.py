@@ -79,9 +79,9 @@ def load_trained(
         HeadscopeError: it is missing, damaged, holds something else, or values that are no numbers.
     """
     path = Path(path)
-    arrays = storage.read_arrays(path)
+    arrays, known = storage.read_described(path)
     try:
-        facts = kind.model_validate_json(storage.read_metadata(path)["headscope"])
+        facts = kind.model_validate_json(known["headscope"])
     except (KeyError, ValidationError) as error:
         raise HeadscopeError(f"{path} holds no {what} of this headscope; train them.") from error
     if not all(np.isfinite(array).all() for array in arrays.values()):

@@ -1,19 +1,15 @@
 """What tells from attention alone whether a model is about to say a token of its context."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from headscope import storage
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.heads import Head, check_heads
@@ -24,14 +20,29 @@ from headscope.interventions.context_attention import (
     token_ratios,
 )
 from headscope.interventions.spans import Span
+from headscope.interventions.trained import Origin, facts_of, load_trained, save_trained
 from headscope.prompts.base import Prompt
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
 
-_KIND = "headscope utilization detector, 1"
 _FOLDS = 3
 _NEGATIVES = 8  # drawn from each row; what is kept in the end is as many as there are positives
+
+
+class DetectorFacts(Origin):
+    """What is known of a detector beside its numbers.
+
+    Attributes:
+        heads: whose ratios it reads.
+        accuracy: mean of 3 folds in training, where half of the tokens were used.
+        stop_ids: tokens that end an answer of the model.
+    """
+
+    kind: Literal["utilization_detector"] = "utilization_detector"
+    heads: tuple[Head, ...]
+    accuracy: float
+    stop_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,21 +52,19 @@ class UtilizationDetector:
     A token is being used where sum_h weights_h ratio_h + bias > 0; see `token_ratios`.
 
     Attributes:
-        heads: whose ratios it reads.
-        weights, bias: of the regression.
-        accuracy: mean of 3 folds in training, where half of the tokens were used.
-        stop_ids: tokens that end an answer of the model.
-        model_name, fingerprint, shape: of the model that it was trained on; layers and heads.
+        weights: of the regression, in the order of `facts.heads`.
+        bias: of the regression.
+        facts: the model, the heads and the training.
     """
 
-    heads: tuple[Head, ...]
     weights: Float[Tensor, " head"]
     bias: float
-    accuracy: float
-    stop_ids: tuple[int, ...]
-    model_name: str
-    fingerprint: str
-    shape: tuple[int, int]
+    facts: DetectorFacts
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Whose ratios it reads."""
+        return self.facts.heads
 
     @classmethod
     def train(
@@ -100,16 +109,13 @@ class UtilizationDetector:
         all_heads, _, _ = _fitted(x, y)
         order = np.argsort(-np.abs(all_heads), kind="stable")[:count]
         weights, bias, accuracy = _fitted(x[:, order], y)
-        return cls(
-            tuple(model.heads[i] for i in order.tolist()),
-            torch.from_numpy(weights).float(),
-            bias,
-            accuracy,
-            tuple(sorted(model.stop_ids)),
-            model.name,
-            model.fingerprint,
-            (model.n_layers, model.n_heads),
+        facts = DetectorFacts(
+            **facts_of(model),
+            heads=tuple(model.heads[i] for i in order.tolist()),
+            accuracy=accuracy,
+            stop_ids=tuple(sorted(model.stop_ids)),
         )
+        return cls(torch.from_numpy(weights).float(), bias, facts)
 
     def check(self, model: "HeadModel") -> None:
         """Refuse another model than the one that it was trained on.
@@ -117,26 +123,13 @@ class UtilizationDetector:
         Raises:
             HeadscopeError: it names both.
         """
-        if model.fingerprint != self.fingerprint:
-            layers, heads = self.shape
-            raise HeadscopeError(
-                f"The detector was trained on {self.model_name} ({layers} layers × {heads} heads), "
-                f"and this is {model.name} ({model.n_layers} × {model.n_heads}) with other "
-                "weights; train one with UtilizationDetector.train(model, prompts)."
-            )
+        self.facts.check(model, "The detector was")
         check_heads(self.heads, model.layers, model.n_heads, model.name)
 
     def save(self, path: str | Path) -> Path:
         """Save it as one safetensors file."""
-        known = {
-            "kind": _KIND, "model": self.model_name, "fingerprint": self.fingerprint,
-            "shape": json.dumps(self.shape), "stop_ids": json.dumps(self.stop_ids),
-            "heads": json.dumps(self.heads), "accuracy": repr(self.accuracy),
-        }  # fmt: skip
-        tensors = {"weights": self.weights, "bias": torch.tensor(self.bias, dtype=torch.float64)}
-        path = Path(path)
-        storage.write(path, save(tensors, known))
-        return path
+        arrays = {"weights": self.weights.numpy(), "bias": np.array([self.bias])}
+        return save_trained(path, arrays, self.facts)
 
     @classmethod
     def load(cls, path: str | Path) -> "UtilizationDetector":
@@ -145,28 +138,16 @@ class UtilizationDetector:
         Raises:
             HeadscopeError: the file is missing, damaged or something else.
         """
-        storage.read(Path(path))  # which has a sentence for every way of not being there
-        try:
-            with safe_open(path, "pt") as file:
-                known = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
+        arrays, facts = load_trained(path, DetectorFacts, "utilization detector")
+        n_heads = len(facts.heads)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if shapes != {"weights": (n_heads,), "bias": (1,)}:
             raise HeadscopeError(
-                f"{path} is damaged ({error}); train the detector again."
-            ) from error
-        if known.get("kind") != _KIND:
-            raise HeadscopeError(f"{path} holds no utilization detector of this headscope.")
-        layers, heads = json.loads(known["shape"])
-        return cls(
-            tuple((layer, head) for layer, head in json.loads(known["heads"])),
-            tensors["weights"],
-            float(tensors["bias"]),
-            float(known["accuracy"]),
-            tuple(json.loads(known["stop_ids"])),
-            known["model"],
-            known["fingerprint"],
-            (layers, heads),
-        )
+                f"{path} is damaged: it does not hold a weight for each of {n_heads} heads; train "
+                "the detector again."
+            )
+        weights = torch.from_numpy(arrays["weights"].copy()).float()
+        return cls(weights, float(arrays["bias"][0]), facts)
 
 
 def _rows(

@@ -22,7 +22,8 @@ from headscope.interventions.attention_buckets import AttentionBuckets
 from headscope.interventions.context_attention import context_of
 from headscope.interventions.dagcd import Dagcd
 from headscope.interventions.snap_kv import SnapKV
-from headscope.interventions.utilization_detector import UtilizationDetector
+from headscope.interventions.trained import facts_of
+from headscope.interventions.utilization_detector import DetectorFacts, UtilizationDetector
 from headscope.model import HeadModel
 from headscope.prompts.base import Prompt
 
@@ -37,11 +38,9 @@ HEADS = ((0, 1), (1, 4), (1, 5), (2, 0))
 
 
 def detector(model: HeadModel, bias: float = -0.1, **changes: Any) -> UtilizationDetector:
-    made = UtilizationDetector(
-        HEADS, torch.tensor([1.0, 2.0, -0.5, 1.5]), bias, 0.9, tuple(sorted(model.stop_ids)),
-        model.name, model.fingerprint, (model.n_layers, model.n_heads),
-    )  # fmt: skip
-    return dataclasses.replace(made, **changes)
+    known = {"heads": HEADS, "accuracy": 0.9, "stop_ids": tuple(sorted(model.stop_ids))}
+    facts = DetectorFacts(**facts_of(model) | known | changes)
+    return UtilizationDetector(torch.tensor([1.0, 2.0, -0.5, 1.5]), bias, facts)
 
 
 def method(model: HeadModel, **options: Any) -> Dagcd:
@@ -62,7 +61,7 @@ def by_hand(model: HeadModel, ids: list[int], start: int, made: Dagcd) -> np.nda
     p /= p.sum(-1, keepdims=True)
     places = [i for a, z in made.context for i in range(a, z)]
     for row in range(start - 1, len(ids)):
-        if int(p[row].argmax()) in made.detector.stop_ids:
+        if int(p[row].argmax()) in made.detector.facts.stop_ids:
             continue
         ratio: dict[int, list[float]] = {}
         for layer, head in made.detector.heads:
@@ -266,14 +265,14 @@ def test_training_finds_what_tells_used_tokens_apart(tmp_path: Path) -> None:
     prompts = taught(model, 24)
     found = UtilizationDetector.train(model, prompts, count=4)
     assert len(set(found.heads)) == 4
-    assert 0.5 < found.accuracy <= 1
+    assert 0.5 < found.facts.accuracy <= 1
     again = UtilizationDetector.train(model, prompts, count=4)
     assert torch.equal(found.weights, again.weights)
     path = found.save(tmp_path / "detector.safetensors")
     kept = UtilizationDetector.load(path)
     assert torch.equal(kept.weights, found.weights)
-    for name in ("heads", "bias", "accuracy", "stop_ids", "model_name", "fingerprint", "shape"):
-        assert getattr(kept, name) == getattr(found, name), name
+    assert kept.bias == found.bias
+    assert kept.facts == found.facts  # model, heads, accuracy and stop_ids
     options = Dagcd.completed({"detector": str(path), "context": CONTEXT, "top_rank": 40}, model)
     loaded, own = Dagcd(**options), Dagcd(found, CONTEXT, top_rank=40)
     with loaded(model):
