@@ -1,5 +1,6 @@
 """Results in one JSON file: whole, of the right kind, or one sentence about what is wrong."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -9,19 +10,15 @@ from headscope import storage
 from headscope.errors import HeadscopeError
 
 _Kind = TypeVar("_Kind", bound="Kept")
+_Resumed = TypeVar("_Resumed", bound="Resumed")
 
 
 class Kept(BaseModel):
-    """A result that is saved while it is measured, and that goes on where it was cut off."""
+    """Something measured that is saved whole and read again."""
 
     model_config = ConfigDict(extra="forbid")
 
-    what: ClassVar[str]  # what a file of other contents holds: "another validation"
     again: ClassVar[str]  # what to do to make it anew
-
-    def identity(self) -> Any:
-        """What two results have to agree in for one to go on as the other."""
-        raise NotImplementedError
 
     def save(self, path: str | Path) -> Path:
         """Save it in one step."""
@@ -49,7 +46,17 @@ class Kept(BaseModel):
                 f"delete it and {cls.again}."
             ) from error
 
-    def continued(self: _Kind, path: Path | None) -> _Kind:
+
+class Resumed(Kept, ABC):
+    """A result that is saved while it is measured, and that goes on where it was cut off."""
+
+    what: ClassVar[str]  # what a file of other contents holds: "another validation"
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """What two results have to agree in for one to go on as the other."""
+
+    def continued(self: _Resumed, path: Path | None) -> _Resumed:
         """What a file holds of this measurement; itself where there is no file yet.
 
         Raises:

@@ -10,14 +10,14 @@ from pydantic import Field, model_validator
 from headscope.errors import HeadscopeError
 from headscope.evals.gates import mean_interval
 from headscope.evals.statistics import Interval
-from headscope.kept import Kept
+from headscope.kept import Resumed
 
 SCHEMA = 1
 Direction = Literal["denoising", "noising"]
 Pairs = Float[np.ndarray, " pair"]
 
 
-class Patched(Kept):
+class Patched(Resumed):
     """Margins of right over wrong answers, in nats: clean, corrupt, and with sets of heads patched.
 
     "denoising": in the corrupt run heads say what they said in the clean one; an effect of 1 makes

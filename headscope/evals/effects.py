@@ -19,7 +19,7 @@ from headscope.evals.multiplicity import benjamini_hochberg
 from headscope.evals.statistics import check_enough, sign_flip_p
 from headscope.heads import Head, label, selected_heads
 from headscope.interventions.ablate import Mode
-from headscope.kept import Kept
+from headscope.kept import Resumed
 from headscope.model import HeadModel, check_opened
 from headscope.run import Part
 from headscope.runinfo import versions
@@ -27,7 +27,7 @@ from headscope.runinfo import versions
 SCHEMA = 1
 
 
-class Effects(Kept):
+class Effects(Resumed):
     """What ablating one head after the other did to the same questions."""
 
     what = "other effects"

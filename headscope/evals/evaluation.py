@@ -11,7 +11,7 @@ from headscope.evals.gates import gate, mean_interval
 from headscope.evals.measured import UNITS, Measured
 from headscope.evals.multiplicity import holm
 from headscope.evals.statistics import paired_proportions, sign_flip_p, wilson
-from headscope.kept import Kept
+from headscope.kept import Resumed
 
 SCHEMA = 1
 
@@ -25,7 +25,7 @@ class Change(BaseModel):
     method: str = ""
 
 
-class Evaluation(Kept):
+class Evaluation(Resumed):
     """Evals under one condition or several, on the same questions."""
 
     what = "another evaluation"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item, Metric
 from headscope.evals.scoring import Scored
-from headscope.kept import Kept
+from headscope.kept import Resumed
 from headscope.model import HeadModel
 
 Progress = Callable[[str, int, int], None]  # eval, questions done, questions in all
@@ -117,7 +117,7 @@ class Measured(BaseModel):
 
 
 def go_through(
-    result: Kept,
+    result: Resumed,
     measured: Measured,
     items: Sequence[Item],
     scores: Callable[[Item], Sequence[Scored]],

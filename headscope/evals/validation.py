@@ -11,13 +11,13 @@ from headscope.evals.masking import Direction
 from headscope.evals.measured import Measured
 from headscope.heads import Head
 from headscope.interventions.ablate import Mode
-from headscope.kept import Kept
+from headscope.kept import Resumed
 from headscope.run import Part
 
 SCHEMA = 2
 
 
-class Validation(Kept):
+class Validation(Resumed):
     """What an ablation did to some evals, beside what random ablations did to the same questions.
 
     The first `targets` evals are those that the heads are said to be needed for; the others should

@@ -41,9 +41,7 @@ class Intervention(Registered, Life, ABC):
     causal: ClassVar[bool] = True  # one full forward pass equals prefill and decode
     stateful: ClassVar[bool] = False  # keeps something between layers or steps
     claims: ClassVar[frozenset[Claim]] = frozenset()  # what one method alone may decide
-    files: ClassVar[
-        Mapping[str, type[Any]]
-    ] = {}  # fields that may be given as a path
+    files: ClassVar[Mapping[str, type[Any]]] = {}  # fields that may be given as a path
 
     def attend(self, attention: Attention, attend: Attend) -> Attended:
         """Stand around one layer's attention: pass on a changed one, or edit what comes back."""

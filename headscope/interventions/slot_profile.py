@@ -39,7 +39,6 @@ class SlotProfile(Kept):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-    what: ClassVar[str] = "another profile"
     again: ClassVar[str] = "measure the profile again"
 
     schema_version: int = Field(default=SCHEMA, le=SCHEMA)
