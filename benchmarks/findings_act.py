@@ -25,7 +25,7 @@ import argparse
 import sys
 
 import numpy as np
-from verdicts import Finding, above, print_findings
+from verdicts import Finding, above, print_findings, progress
 
 import headscope
 from headscope.evals.act_heads import ActHeads, select_act_heads
@@ -36,10 +36,6 @@ from headscope.interventions.act import ACT
 TASKS = ("single_fact", "colored_objects")
 EVERY = (*TASKS, "ioi", "greater_than")
 ACT_PAPER = "ACT, arXiv 2406.15765"
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 def finding(result: Evaluation, condition: int, what: str, accuracy: bool = False) -> Finding:

@@ -39,7 +39,7 @@ import sys
 from typing import Any
 
 import numpy as np
-from verdicts import Finding, above, below, print_findings, within
+from verdicts import Finding, above, below, print_findings, progress, within
 
 import headscope
 from headscope.evals.measured import Measured
@@ -60,10 +60,6 @@ from headscope.run import Part
 WINDOW, SINKS = 256, (0, 1, 4, 8)
 SINK, RECENT, SPLITS, KEPT = 4, 64, 20, 0.9
 STREAM, DUO = "StreamingLLM, arXiv 2309.17453", "DuoAttention, arXiv 2410.10819"
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 def streaming(model: HeadModel, samples: int, length: int) -> list[Finding]:

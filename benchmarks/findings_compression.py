@@ -48,7 +48,7 @@ from random import Random
 
 import numpy as np
 import torch
-from verdicts import Finding, above, print_findings
+from verdicts import Finding, above, print_findings, progress
 
 import headscope
 from headscope.engines import Attended
@@ -114,10 +114,6 @@ class _DrawnLike(_Rewriting):
 def mean_attention(model: HeadModel, context: Sentences) -> np.ndarray:
     found = document_attention(model, [context.prompt.token_ids], context.spans)
     return over_heads(model, found, None)[0].numpy()
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 class Asked:

@@ -48,7 +48,7 @@ from math import nan
 
 import numpy as np
 import torch
-from verdicts import Finding, above, below, print_findings
+from verdicts import Finding, above, below, print_findings, progress
 
 import headscope
 from headscope.engines import Attended
@@ -120,10 +120,6 @@ NEW = (
 )  # fmt: skip
 PRAISE = ("good", "great", "wonderful", "excellent", "amazing", "beautiful")
 BLAME = ("bad", "terrible", "awful", "boring", "poor", "horrible")
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 def training(done: int, total: int) -> None:

@@ -28,11 +28,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
-from verdicts import Finding, above, print_findings
+from verdicts import Finding, above, print_findings, progress
 
 import headscope
 from headscope.evals.base import Eval, Item
@@ -86,10 +86,6 @@ class Conflict(Eval):
         return Item(draft.encode(tokenizer), wrong=choices(draft, tokenizer, wrong))
 
 
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
-
-
 @dataclass(frozen=True)
 class Changed:
     """Changes of every question under one method."""
@@ -121,6 +117,26 @@ def gain(claim: str, source: str, change: np.ndarray) -> Finding:
     return Finding(claim, source, float(change.mean()), low, high, above(low, high, 0), 3)
 
 
+def gains(
+    model: HeadModel,
+    tasks: Sequence[Eval],
+    method: Mapping[str, Intervention],
+    what: str,
+    source: str,
+    unit: Literal["logp", "margin"],
+) -> list[Finding]:
+    """What the one method chosen on "tune" does to each eval, in nats and in right answers."""
+    raised = {"logp": "the answer's log-probability", "margin": "the margin of the right answer"}
+    found = list[Finding]()
+    for task in tasks:
+        ((best, change),) = changes_of(model, task, method).items()
+        name = f"{what} ({best}) on `{task.title}`"
+        found.append(gain(f"{name} raises {raised[unit]}", source, getattr(change, unit)))
+        claim = f"{name} raises accuracy ({change.before:.2f} without)"
+        found.append(gain(claim, source, change.right))
+    return found
+
+
 def dagcd(model: HeadModel, samples: int, length: int) -> list[Finding]:
     tasks: list[Eval] = [
         Documents(samples=samples, lengths=(length,)), KeyValue(samples=samples, lengths=(length,)),
@@ -133,14 +149,7 @@ def dagcd(model: HeadModel, samples: int, length: int) -> list[Finding]:
     methods = {f"alpha {alpha:g}": Dagcd(detector, alpha=alpha) for alpha in ALPHAS}
     tuned = [changes_of(model, task, methods) for task in tune]
     best = max(methods, key=lambda name: sum(each[name].logp.mean() for each in tuned))
-    found = list[Finding]()
-    for task in tasks:
-        change = changes_of(model, task, {best: methods[best]})[best]
-        name = f"DAGCD ({best}) on `{task.title}`"
-        found.append(gain(f"{name} raises the answer's log-probability", HUANG, change.logp))
-        claim = f"{name} raises accuracy ({change.before:.2f} without)"
-        found.append(gain(claim, HUANG, change.right))
-    return found
+    return gains(model, tasks, {best: methods[best]}, "DAGCD", HUANG, "logp")
 
 
 def buckets(model: HeadModel, samples: int, length: int) -> list[Finding]:
@@ -159,14 +168,7 @@ def buckets(model: HeadModel, samples: int, length: int) -> list[Finding]:
     }
     tuned = [changes_of(model, replace(task, split="tune"), methods) for task in tasks]
     best = max(methods, key=lambda name: sum(each[name].margin.mean() for each in tuned))
-    found = list[Finding]()
-    for task in tasks:
-        change = changes_of(model, task, {best: methods[best]})[best]
-        name = f"Attention Buckets ({best}) on `{task.title}`"
-        found.append(gain(f"{name} raises the margin of the right answer", CHEN, change.margin))
-        claim = f"{name} raises accuracy ({change.before:.2f} without)"
-        found.append(gain(claim, CHEN, change.right))
-    return found
+    return gains(model, tasks, {best: methods[best]}, "Attention Buckets", CHEN, "margin")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -43,7 +43,7 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
-from verdicts import Finding, above, print_findings
+from verdicts import Finding, above, print_findings, progress
 
 import headscope
 from headscope.evals.documents import Documents
@@ -77,10 +77,6 @@ SHARED = {
     f"calibrated attention, temperature {t:g}": CalibratedAttention(temperature=t)
     for t in (5e-5, 5e-4)
 }
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 class Asked:

@@ -52,7 +52,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from verdicts import Finding, above, below, print_findings
+from verdicts import Finding, above, below, print_findings, progress
 
 import headscope
 from headscope.engines import Attended
@@ -74,10 +74,6 @@ K, SETS, SHARE, ROWS = 32, 20, 0.1, 16
 DOCUMENTS = Documents(split="test")
 TIDAL, LYCHEE = "TidalDecode, arXiv 2410.05076", "LycheeDecode, arXiv 2602.04541"
 PARALLEL = "Zhang et al. 2024, arXiv 2412.16545"
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 def right(done: Measured, condition: int) -> np.ndarray:

@@ -35,7 +35,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from verdicts import Finding, above, below, print_findings
+from verdicts import Finding, above, below, print_findings, progress
 
 import headscope
 from headscope.engines import Attended
@@ -56,10 +56,6 @@ LENGTHS = (512, 1024)
 ALPHAS, PASTA_ALPHAS = (0.95, 0.9, 0.8, 0.5), (0.5, 0.1, 0.01)
 WANG, ZHANG = "Wang et al. 2024, arXiv 2411.02688", "PASTA, arXiv 2311.02262"
 XIAO = "after Xiao et al. 2023, arXiv 2309.17453"
-
-
-def progress(task: str, done: int, total: int) -> None:
-    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 class Worded(MultiKeyNeedle):

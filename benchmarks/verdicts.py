@@ -1,5 +1,6 @@
 """Published figures beside measured ones: the rules of a verdict, the same for every claim."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ def above(low: float, high: float, level: float) -> str:
 def below(low: float, high: float, level: float) -> str:
     """Reproduced if the interval lies below a level, not if it lies above."""
     return above(-high, -low, -level)
+
+
+def progress(task: str, done: int, total: int) -> None:
+    """How far a measurement is, on stderr."""
+    print(f"\r{task}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr)
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
