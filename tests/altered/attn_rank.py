@@ -1,1 +1,1 @@
-own = "tests/interventions/test_ordering.py"
+own = "tests/interventions/test_attn_rank.py"

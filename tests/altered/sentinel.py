@@ -1,1 +1,1 @@
-own = "tests/interventions/test_compression.py"
+own = "tests/interventions/test_sentinel.py"

@@ -1,11 +1,11 @@
-import oracle
+from functools import partial
+
 import torch
 
+from altered.evicting import hidden_from_then_on
 from headscope.attention import Attention
-from headscope.engines import Attended
 from headscope.interventions.snap_kv import SnapKV
 from headscope.model import HeadModel
-from headscope.stack import Attend
 
 
 def methods(model: HeadModel) -> list[SnapKV]:
@@ -14,21 +14,7 @@ def methods(model: HeadModel) -> list[SnapKV]:
 
 def by_hand(method: SnapKV):
     """Votes counted key by key after the prompt; -inf on what is gone in every later step."""
-    gone: dict[int, torch.Tensor] = {}
-
-    def attend(attention: Attention, _: Attend) -> Attended:
-        if attention.run.step == 0:
-            dense = oracle.dense(attention)
-            gone[attention.layer] = evicted(method, attention, dense.pattern)
-        else:
-            before = gone[attention.layer]
-            new = torch.zeros(*before.shape[:2], attention.n_keys - before.shape[2])
-            lost = torch.cat((before, new.bool()), 2).repeat_interleave(attention.group, 1)
-            hidden = torch.zeros(lost.shape, dtype=torch.float64).masked_fill(lost, -torch.inf)
-            dense = oracle.dense(attention, hidden[:, :, None])
-        return Attended(dense.z.to(attention.v.dtype), attention)
-
-    return attend
+    return hidden_from_then_on(partial(evicted, method))
 
 
 def evicted(method: SnapKV, attention: Attention, pattern: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,11 @@
-import oracle
+from functools import partial
+
 import torch
 
+from altered.evicting import hidden_from_then_on
 from headscope.attention import Attention
-from headscope.engines import Attended
 from headscope.interventions.task_kv import TaskKV
 from headscope.model import HeadModel
-from headscope.stack import Attend
 
 PROMPT_DECIDES = True  # which KV heads keep everything
 
@@ -16,21 +16,7 @@ def methods(model: HeadModel) -> list[TaskKV]:
 
 def by_hand(method: TaskKV):
     """Distances and ranks head by head after the prompt; -inf on what is gone from then on."""
-    gone: dict[int, torch.Tensor] = {}
-
-    def attend(attention: Attention, _: Attend) -> Attended:
-        if attention.run.step == 0:
-            dense = oracle.dense(attention)
-            gone[attention.layer] = evicted(method, attention, dense.pattern)
-        else:
-            before = gone[attention.layer]
-            new = torch.zeros(*before.shape[:2], attention.n_keys - before.shape[2])
-            lost = torch.cat((before, new.bool()), 2).repeat_interleave(attention.group, 1)
-            hidden = torch.zeros(lost.shape, dtype=torch.float64).masked_fill(lost, -torch.inf)
-            dense = oracle.dense(attention, hidden[:, :, None])
-        return Attended(dense.z.to(attention.v.dtype), attention)
-
-    return attend
+    return hidden_from_then_on(partial(evicted, method))
 
 
 def evicted(method: TaskKV, attention: Attention, pattern: torch.Tensor) -> torch.Tensor:

@@ -126,13 +126,19 @@ def _alone(model: HeadModel, method: Intervention) -> Tensor:
     return torch.cat(parts, 1)
 
 
-@pytest.mark.parametrize("name", scoped())
+def headed() -> list[str]:
+    """Methods that act on heads of one's choice."""
+
+    def chosen(name: str) -> bool:
+        fields = dataclasses.fields(interventions()[name])
+        return "heads" in {field.name for field in fields} or hasattr(written(name), "NO_HEADS")
+
+    return [name for name in scoped() if chosen(name)]
+
+
+@pytest.mark.parametrize("name", headed())
 def test_no_heads_is_a_bit_exact_no_op(name: str) -> None:
     model = opened("llama")
-    kind = interventions()[name]
-    takes = {field.name for field in dataclasses.fields(kind)}
-    if "heads" not in takes and not hasattr(written(name), "NO_HEADS"):
-        pytest.skip(f"{name} takes no heads")
     with model.entered(lambda attention, attend: attend(attention)):
         plain = steps(model)
     for method in recipes(name, model):

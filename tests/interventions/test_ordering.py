@@ -2,8 +2,6 @@
 
 import dataclasses
 from collections import Counter
-from functools import cache
-from math import log
 from typing import Any
 
 import pytest
@@ -11,8 +9,7 @@ import torch
 from conftest import opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import reference_model
-from torch import Tensor
+from interventions.ordered import LENGTHS, MODELS, by_hand, docs, methods, profile, prompt, words
 from torch.testing import assert_close
 
 from headscope.errors import HeadscopeError
@@ -20,49 +17,8 @@ from headscope.evals.documents import Documents as DocumentsEval
 from headscope.interventions.attention_sorting import AttentionSorting
 from headscope.interventions.attn_rank import AttnRank
 from headscope.interventions.calibrated_ranking import CalibratedRanking
-from headscope.interventions.relevance import bm25, tfidf
-from headscope.interventions.slot_profile import SlotProfile
 from headscope.model import HeadModel
 from headscope.prompts.base import Prompt
-
-LENGTHS, GAPS = (5, 7, 4, 6, 5), (3, 1, 2, 0, 1)
-MODELS = ("llama", "qwen3", "gpt2", "mistral")
-
-
-def prompt(seed: int, tail: int = 4) -> Prompt:
-    """Five documents of random words, text between most of them, and a question behind."""
-    spans, at = {}, 0
-    for number, (gap, length) in enumerate(zip(GAPS, LENGTHS, strict=True)):
-        spans[f"doc_{number}"] = (at + gap, at + gap + length)
-        at += gap + length
-    spans |= {"question": (at + 1, at + tail), "gold": spans["doc_2"], "answer": (17, 18)}
-    drawn = torch.randint(3, 97, (at + tail,), generator=torch.Generator().manual_seed(seed))
-    return Prompt(tuple(drawn.tolist()), spans, "w5", (5,))
-
-
-reference = cache(reference_model)
-
-
-def by_hand(architecture: str, ids: Any, spans: Any, heads: Any = None) -> Tensor:
-    """The last row of every dense pattern, averaged over heads and over each document's tokens."""
-    found = reference(architecture)(torch.tensor([list(ids)]), output_attentions=True).attentions
-    rows = torch.stack([layer[0, :, -1] for layer in found]).double()
-    mean = rows.mean((0, 1)) if heads is None else torch.stack([rows[h] for h in heads]).mean(0)
-    return torch.stack([mean[start:stop].mean() for start, stop in spans])
-
-
-def joined(ids: Any, pieces: Any) -> tuple[int, ...]:
-    return tuple(token for start, stop in pieces for token in ids[start:stop])
-
-
-def words(found: Prompt, name: str) -> tuple[int, ...]:
-    return found.token_ids[slice(*found.span(name))]
-
-
-def docs(found: Prompt) -> list[int]:
-    """The numbers of documents in the order in which they stand."""
-    spans = found.numbered("doc")
-    return [spans.index(span) for span in sorted(spans)]
 
 
 @pytest.mark.parametrize("architecture", MODELS)
@@ -132,9 +88,6 @@ def test_backends_agree(llama: HeadModel, backend: str) -> None:
         assert method.rewritten(other, given_) == method.rewritten(llama, given_)
 
 
-# ---- calibrated --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("heads", [None, ((1, 0), (2, 3))])
 def test_a_dummy_stands_in_each_slot_in_turn(architecture: str, heads: Any) -> None:
@@ -168,58 +121,6 @@ def test_a_dummy_gains_nothing_over_itself(llama: HeadModel) -> None:
     rel = CalibratedRanking(dummy="w7 w9").scores(llama, same).calibrated
     assert rel[3] == pytest.approx(0, abs=1e-7)
     assert max(map(abs, rel)) > 1e-4
-
-
-# ---- slots -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layers", [None, (2,), (0, 2)])
-def test_a_profile_is_the_mean_over_prompts(llama: HeadModel, layers: Any) -> None:
-    prompts = [prompt(seed) for seed in range(3)]
-    prompts.append(AttentionSorting(best="first").rewritten(llama, prompts[0]))
-    assert docs(prompts[-1]) != [0, 1, 2, 3, 4]
-    found = SlotProfile.measure(llama, prompts, layers)
-    chosen = [(layer, h) for layer in layers or (0, 1, 2) for h in range(6)]
-    want = [by_hand("llama", p.token_ids, sorted(p.numbered("doc")), chosen) for p in prompts]
-    assert_close(torch.tensor(found.values), torch.stack(want).mean(0).float())
-
-
-def profile(model: HeadModel, values: Any) -> SlotProfile:
-    return SlotProfile(
-        values=tuple(values), model_name="m", fingerprint=_fingerprint(model), layers=(0,),
-        prompts=1,
-    )  # fmt: skip
-
-
-@cache
-def _fingerprint(model: HeadModel) -> str:
-    return model.fingerprint
-
-
-def test_a_profile_is_saved_and_another_model_refused(llama: HeadModel, tmp_path: Any) -> None:
-    made = SlotProfile.measure(llama, [prompt(0)], layers=(1, 2))
-    read = SlotProfile.load(made.save(tmp_path / "slots.json"))
-    assert read == made
-    assert hash(AttnRank(profile=read)) == hash(AttnRank(profile=made))
-    other = opened("qwen3")
-    with pytest.raises(HeadscopeError, match=f"measured on {llama.name}, and this is {other.name}"):
-        AttnRank(profile=read).rewritten(other, prompt(0))
-    (tmp_path / "slots.json").write_text('{"values": []}')
-    with pytest.raises(HeadscopeError, match="damaged or no slotprofile"):
-        SlotProfile.load(tmp_path / "slots.json")
-
-
-def test_profiles_that_cannot_be_measured_are_refused(llama: HeadModel) -> None:
-    four = dataclasses.replace(prompt(0), spans={"doc_0": (1, 3), "doc_1": (3, 4)})
-    for prompts, layers, message in (
-        ([], None, "same number of documents, one prompt at least; these have none"),
-        ([prompt(0), four], None, "these have 2 or 5"),
-        ([prompt(0)], (3,), "run from 0 to 2"),
-        ([prompt(0)], (), "one layer or more"),
-        ([Prompt((1, 2, 3))], None, "doc_0, doc_1"),
-    ):
-        with pytest.raises(HeadscopeError, match=message):
-            SlotProfile.measure(llama, prompts, layers)
 
 
 @st.composite
@@ -279,69 +180,6 @@ def test_spans_over_several_documents(llama: HeadModel) -> None:
     for name in ("user", "all"):
         assert moved.span(name) == given_.span(name)
         assert Counter(words(moved, name)) == Counter(words(given_, name))
-
-
-# ---- relevance ---------------------------------------------------------------------------------
-
-DOCUMENTS = ["red blue red green", "blue blue yellow", "green pink green brown pink", "red"]
-
-
-def test_bm25_by_hand() -> None:
-    found, mean = bm25("Red, green, violet", DOCUMENTS), (4 + 3 + 5 + 1) / 4
-    for score, document in zip(found, DOCUMENTS, strict=True):
-        listed, want = document.split(), 0.0
-        for word in ("red", "green"):
-            held = sum(word in d.split() for d in DOCUMENTS)
-            tf = listed.count(word)
-            idf = log(1 + (4 - held + 0.5) / (held + 0.5))
-            want += idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(listed) / mean))
-        assert score == pytest.approx(want)
-
-
-def test_tfidf_by_hand() -> None:
-    found, known = tfidf("red green", DOCUMENTS), sorted(set(" ".join(DOCUMENTS).split()))
-    held = [sum(word in d.split() for d in DOCUMENTS) for word in known]
-
-    def vector(text: str) -> Tensor:
-        counts = torch.tensor([text.split().count(word) for word in known]).double()
-        weights = counts * torch.tensor([log(5 / (1 + n)) + 1 for n in held]).double()
-        return weights / weights.norm()
-
-    want = [float(vector(d) @ vector("red green")) for d in DOCUMENTS]
-    assert found == pytest.approx(want)
-
-
-def test_relevance_may_be_a_function_of_texts(llama: HeadModel) -> None:
-    given_, heard = prompt(0), []
-
-    def judge(question: str, documents: list[str]) -> list[float]:
-        heard.append((question, documents))
-        return [0.0, 3.0, 1.0, 2.0, 4.0]
-
-    method = AttnRank(profile=profile(llama, (0, 0, 9, 0, 0)), relevance=judge)
-    assert docs(method.rewritten(llama, given_)) == [1, 3, 4, 2, 0]
-    texts = [" ".join(f"w{t}" for t in words(given_, f"doc_{d}")) for d in range(5)]
-    assert heard == [(" ".join(f"w{t}" for t in words(given_, "question")), texts)]
-
-
-@pytest.mark.parametrize("relevance", ["tfidf", "bm25"])
-def test_a_document_that_says_the_question_is_most_relevant(
-    llama: HeadModel, relevance: Any
-) -> None:
-    given_ = dataclasses.replace(prompt(0), token_ids=tuple(range(10, 10 + len(prompt(0)))))
-    ids, asked = list(given_.token_ids), words(given_, "question")
-    ids[slice(*given_.span("doc_3"))] = [*asked, *asked]
-    given_ = dataclasses.replace(given_, token_ids=tuple(ids))
-    method = AttnRank(profile=profile(llama, (1, 5, 1, 1, 1)), relevance=relevance)
-    assert docs(method.rewritten(llama, given_)) == [0, 3, 1, 2, 4]
-
-
-# ---- what is refused, and what is left alone -----------------------------------------------------
-
-
-def methods(model: HeadModel) -> list[Any]:
-    ranked = AttnRank(profile=profile(model, (2, 1, 3, 0, 9)), relevance=(5, 4, 3, 2, 1))
-    return [AttentionSorting(rounds=2), CalibratedRanking(), ranked]
 
 
 @pytest.mark.parametrize("which", range(3))
