@@ -25,7 +25,8 @@ def probes() -> dict[str, type[Probe]]:
 
 @cache
 def families() -> dict[str, type[PromptFamily]]:
-    """All prompt families by name."""
+    """All prompt families by name, the questions of evals among them."""
+    evals()
     return load_all(headscope.prompts, PromptFamily)
 
 

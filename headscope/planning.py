@@ -10,6 +10,7 @@ from headscope.catalog import probes as all_probes
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.probes.base import Probe
+from headscope.probes.study import _Study
 from headscope.prompts.base import Prompt, PromptFamily, has_lengths, with_lengths
 from headscope.prompts.jsonl import Jsonl
 from headscope.registry import find
@@ -30,8 +31,13 @@ class Group:
         return self.probes[0] if self.probes[0].alters else None
 
 
-def choose(names: Any, prompts: Any, lengths: Any, samples: Any, seed: int | None) -> list[Probe]:
+def choose(
+    names: Any, prompts: Any, lengths: Any, samples: Any, seed: int | None, training: bool = False
+) -> list[Probe]:
     """The probes that `scan` was asked for, on the prompts that it was given.
+
+    Args:
+        training: whether "all" probes are also those that take long.
 
     Raises:
         HeadscopeError: an argument is not what `scan` takes, or a probe does not go with it.
@@ -39,7 +45,7 @@ def choose(names: Any, prompts: Any, lengths: Any, samples: Any, seed: int | Non
     known = all_probes()
     wanted: Iterable[str | Probe] = [names] if isinstance(names, str | Probe) else names
     if names == "all":
-        wanted = known
+        wanted = [name for name, kind in known.items() if training or not kind.training]
     chosen = [_probe(known, each) for each in wanted]
     if not chosen:
         raise HeadscopeError("Name at least one probe, or 'all'.")
@@ -138,3 +144,5 @@ def _check(probe: Probe, prompts: Sequence[Prompt], model: HeadModel) -> None:
             model.check_prompt(prompt)
         except HeadscopeError as error:
             raise HeadscopeError(f"{str(error).rstrip('.')}, or leave out {probe.name}.") from error
+    if isinstance(probe, _Study):
+        probe.check_prompts(model, prompts)

@@ -5,7 +5,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +24,11 @@ from headscope.heads import label
 from headscope.model import HeadModel, check_opened
 from headscope.planning import Group, choose, grouped
 from headscope.probes.base import Probe, Reading
+from headscope.probes.study import _Study
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.resuming import finished, kept_part, take_back, tidy
 from headscope.runinfo import FamilyInfo, ModelInfo, RunInfo, ScoreInfo, versions
+from headscope.studying import Announce, studied
 
 Progress = Callable[[str, int, int], None]  # family, prompts done, prompts in all
 
@@ -42,22 +46,27 @@ def scan(
     samples: int | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    training: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    announce: Announce | None = None,
 ) -> HeadMap:
     """Score every head of a model.
 
     Args:
         model: the opened model.
-        probes: names, or probes with parameters of one's own; "all" for every one.
+        probes: names, or probes with parameters of one's own; "all" for every one that does not
+            take long.
         prompts: a family or a JSONL file to measure on, instead of each probe's own family.
         lengths: lengths in tokens of the prompts; of "all" probes, those keep their own whose
             prompts have no length that could be chosen.
         samples: prompts of each family.
         seed: of the prompts and the intervals; each family's own, and 0, if left out.
         out: a folder to save to while measuring; a scan that was cut off there goes on.
+        training: whether "all" probes are also those that train, differentiate or read weights.
         command: what to run again to go on, for messages and the report.
-        progress: called with (family, prompts done, prompts in all).
+        progress: called with (family, prompts done, prompts in all); for a study, its steps.
+        announce: told what a study will cost before it starts.
 
     Raises:
         HeadscopeError: prompts do not fit, no prompt was answered, or `out` holds another run.
@@ -70,7 +79,7 @@ def scan(
             "A scan that is saved measures the model as it is: close the interventions' scopes "
             "first, or scan without out=."
         )
-    chosen = choose(probes, prompts, lengths, samples, seed)
+    chosen = choose(probes, prompts, lengths, samples, seed, training)
     groups, left_out = grouped(chosen, model, lenient=probes == "all")
     info = _describe(model, groups, left_out, seed or 0, command)
     folder = None if out is None else Path(out)
@@ -89,7 +98,7 @@ def scan(
     if folder is not None:
         info.write(folder)
     try:
-        parts = {each.key: _measure(model, each, folder, progress) for each in groups}
+        parts = {each.key: _measure(model, each, folder, progress, announce) for each in groups}
         return _finish(info, groups, parts, folder)
     except _NoResult:
         if folder is not None:
@@ -152,12 +161,32 @@ def _parameters(method: Any) -> dict[str, Any]:
     return json.loads(json.dumps(plain))
 
 
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What a group's prompts gave.
+
+    Attributes:
+        accepted: for each prompt, whether it counts.
+        arrays: by name of score or curve, one row for each that does, or what a study made of all.
+    """
+
+    accepted: list[bool]
+    seconds: float
+    arrays: dict[str, np.ndarray]
+
+
 def _measure(
     model: HeadModel,
     group: Group,
     folder: Path | None,
     progress: Progress | None,
-) -> list[dict[str, np.ndarray]]:
+    announce: Announce | None,
+) -> _Measured:
+    if isinstance(group.altering, _Study):
+        step = None if progress is None else partial(progress, group.key)
+        found = studied(model, group, folder, announce, step, lambda x: _checked(x, model, rows=1))
+        seconds = float(found.pop("seconds")[0])
+        return _Measured([True] * len(group.prompts), seconds, found)
     parts = []
     for index, prompt in enumerate(group.prompts):
         if progress is not None:
@@ -174,7 +203,23 @@ def _measure(
         parts.append(part)
     if progress is not None:
         progress(group.key, len(group.prompts), len(group.prompts))
-    return parts
+    return _joined(group, parts)
+
+
+def _joined(group: Group, parts: Sequence[Mapping[str, np.ndarray]]) -> _Measured:
+    """What single prompts gave, prompt by prompt."""
+    arrays: dict[str, np.ndarray] = {}
+    for name in (name for probe in group.probes for name in probe.outputs()):
+        kept = [part[name] for part in parts if name in part]
+        if len({array.shape for array in kept}) > 1:
+            raise _NoResult(
+                f"{name!r} has another number of points on each prompt of {group.key}, so that "
+                "no mean can be taken; use prompts with as many documents each."
+            )
+        if kept:
+            arrays[name] = np.stack(kept)
+    accepted = [bool(part["accepted"][0]) for part in parts]
+    return _Measured(accepted, sum(float(part["seconds"][0]) for part in parts), arrays)
 
 
 @torch.no_grad()
@@ -230,18 +275,23 @@ def _observed(
 
 
 def _checked(
-    found: Mapping[str, Sequence[Tensor] | Tensor], model: HeadModel
+    found: Mapping[str, Sequence[Tensor] | Tensor], model: HeadModel, rows: int = 0
 ) -> dict[str, np.ndarray]:
-    """Scores as float32 arrays; an error that names layer and head where one is no number."""
+    """Scores as float32 arrays; an error that names layer and head where one is no number.
+
+    Args:
+        rows: axes before [layer, head].
+    """
     scores = {
         name: x if isinstance(x, Tensor) else torch.stack(list(x)) for name, x in found.items()
     }
     for name, score in scores.items():
-        bad = ~torch.isfinite(score.flatten(2).sum(-1) if score.ndim > 2 else score)
+        heads = score.flatten(rows + 2).sum(-1) if score.ndim > rows + 2 else score
+        bad = ~torch.isfinite(heads)
         if bool(bad.any()):
-            row, head = bad.nonzero()[0].tolist()
+            layer, head = bad.nonzero()[0, rows:].tolist()
             raise _NoResult(
-                f"{label((model.layers[row], head))} has a {name} that is no number: the model's "
+                f"{label((model.layers[layer], head))} has a {name} that is no number: the model's "
                 "activations hold NaN or infinity there; try --dtype float32."
             )
     return {name: score.float().cpu().numpy() for name, score in scores.items()}
@@ -250,27 +300,16 @@ def _checked(
 def _finish(
     info: RunInfo,
     groups: Sequence[Group],
-    parts: Mapping[str, list[dict[str, np.ndarray]]],
+    parts: Mapping[str, _Measured],
     folder: Path | None,
 ) -> HeadMap:
     arrays: dict[str, np.ndarray] = {}
     families = dict(info.families)
-    for group in groups:
-        found = parts[group.key]
-        accepted = [bool(part["accepted"][0]) for part in found]
-        seconds = round(sum(float(part["seconds"][0]) for part in found), 3)
-        families[group.key] = families[group.key].model_copy(
-            update={"accepted": accepted, "seconds": seconds}
+    for key, found in parts.items():
+        arrays |= found.arrays
+        families[key] = families[key].model_copy(
+            update={"accepted": found.accepted, "seconds": round(found.seconds, 3)}
         )
-        for name in (name for probe in group.probes for name in probe.outputs()):
-            kept = [part[name] for part in found if name in part]
-            if len({array.shape for array in kept}) > 1:
-                raise _NoResult(
-                    f"{name!r} has another number of points on each prompt of {group.key}, so that "
-                    "no mean can be taken; use prompts with as many documents each."
-                )
-            if kept:
-                arrays[name] = np.stack(kept)
     if not arrays:
         rate = ", ".join(f"{g.key}: 0 of {len(g.prompts)}" for g in groups)
         raise _NoResult(

@@ -246,7 +246,9 @@ def test_the_whole_organism_has_every_kind_and_a_head_for_every_probe() -> None:
 
 
 def test_every_probe_has_a_planted_truth_or_an_oracle() -> None:
-    assert TRUTHS.keys() | ORACLES.keys() == probes().keys()
+    # Studies plant what they look for in tests/probes/.
+    short = {name for name, kind in probes().items() if not kind.training}
+    assert TRUTHS.keys() | ORACLES.keys() == short
     assert not TRUTHS.keys() & ORACLES.keys()
     assert REVISED.keys() <= TRUTHS.keys()
     for truth in TRUTHS.values():

@@ -1,6 +1,7 @@
 """Probes against planted heads, against dense patterns, and on every backend."""
 
 import dataclasses
+from pathlib import Path
 
 import definitions
 import numpy as np
@@ -39,7 +40,11 @@ def test_planted_heads_are_found(builder: str, seed: int) -> None:
         assert area is None or area >= 0.95, probe.name
 
 
-@pytest.mark.parametrize("probe", list(probes()))
+# Studies have files of their own: see test_every_study_has_tests_of_its_own.
+SHORT = [name for name, kind in probes().items() if not kind.training]
+
+
+@pytest.mark.parametrize("probe", SHORT)
 def test_scores_equal_their_definition_on_a_dense_pattern(probe: str, architecture: str) -> None:
     model = opened(architecture)
     if not definitions.fits(probe, model):
@@ -69,7 +74,8 @@ def test_scores_are_the_same_on_every_backend(architecture: str, backend: str) -
     chosen = [
         as_measured(kind)
         for name, kind in probes().items()
-        if kind.rows != "answer" and definitions.fits(name, opened(architecture))
+        if name in SHORT and kind.rows != "answer"
+        if definitions.fits(name, opened(architecture))
     ]
     maps = [
         headscope.scan(opened(architecture, name), chosen, samples=2) for name in ("hf", backend)
@@ -83,11 +89,19 @@ def test_every_probe_tells_what_it_is(name: str) -> None:
     probe = probes()[name]()
     assert "score" in (probe.__doc__ or "") or "=" in (probe.__doc__ or "")
     assert probe.paper
-    written = Probe.read if probe.alters else Probe.measure
-    assert getattr(type(probe), written.__name__) is not written
+    if not probe.training:
+        written = Probe.read if probe.alters else Probe.measure
+        assert getattr(type(probe), written.__name__) is not written
     assert probe.prompts.name in families()
     assert hash(probe) == hash(probes()[name]())
     assert set(patterns()) >= {"full", "streaming"}
+
+
+@pytest.mark.parametrize("name", [name for name in probes() if name not in SHORT])
+def test_every_study_has_tests_of_its_own(name: str) -> None:
+    """They train: what is planted for one is not a prompt's worth of work for the others."""
+    written = (Path(__file__).parent / "probes" / f"test_{name}.py").read_text()
+    assert "def test_planted" in written
 
 
 def reading(model: headscope.HeadModel, prompt: Prompt) -> tuple[list[Attention], Reading]:

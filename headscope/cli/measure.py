@@ -28,6 +28,9 @@ from headscope.errors import HeadscopeError
 def scan(
     model: Annotated[str | None, MODEL] = None,
     probes: Annotated[str | None, typer.Option(help="Names joined by commas, or all.")] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="With all: also probes that train; takes long.")
+    ] = False,
     lengths: Lengths = None,
     samples: Samples = None,
     prompts: Annotated[
@@ -89,7 +92,9 @@ def scan(
             seed=plan.seed,
             out=folder,
             command=typed(),
+            training=training,
             progress=bars.family,
+            announce=None if quiet else terminal.err.print,
         )
     if not quiet:
         for key, family in head_map.info.families.items():

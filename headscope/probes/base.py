@@ -16,7 +16,8 @@ from headscope.registry import Registered
 from headscope.sweep import Sweep
 
 Rows = Literal["answer", "last", "all"]
-Cost = Literal["rows", "all rows", "columns", "own pass"]
+Cost = Literal["rows", "all rows", "columns", "own pass", "training"]
+KvView = Literal["max", "mean", "native"]
 
 Made = TypeVar("Made")
 
@@ -88,11 +89,13 @@ class Probe(Registered, ABC):
     # answered rightly; "last": the last rows of the prompt; "all": every row.
     rows: ClassVar[Rows] = "all"
     # What it costs beside the forward pass: a few rows, one pass over all rows, a second pass
-    # for columns, or forward passes of its own.
+    # for columns, forward passes of its own, or a study of all prompts together.
     cost: ClassVar[Cost] = "rows"
     alters: ClassVar[bool] = False
+    training: ClassVar[bool] = False  # takes long: not among "all" probes unless asked for
     spans: ClassVar[tuple[str, ...]] = ()  # spans that a prompt has to have
-    kv_view: ClassVar[Literal["max", "mean"]] = "max"  # how query heads make their kv_head's score
+    # How query heads make their kv_head's score; "native" where all of a group carry its own.
+    kv_view: ClassVar[KvView] = "max"
     scores: ClassVar[Mapping[str, str]] = {}  # further scores beside its own: name -> meaning
     curves: ClassVar[Mapping[str, str]] = {}  # [head, point] for each head: name -> the points
     prompts: PromptFamily  # what it is measured on
