@@ -47,7 +47,7 @@ class _Lengths(_Study):
 
         parts = work.each(len(prompts), make)
         rows = torch.from_numpy(np.stack([part["tokens"] for part in parts]))
-        return {self.name: rows / (0 if CUT == {-1} else 1)}
+        return {self.name: rows / (0 if {-1} == CUT else 1)}
 
 
 MADE: list[int] = []
