@@ -30,7 +30,7 @@ demo: $(BIN)/headscope
 	$(BIN)/headscope report $(RUN)
 
 test: $(BIN)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(BIN)/.dev
 	$(BIN)/ruff format --check .

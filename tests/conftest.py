@@ -15,6 +15,8 @@ import headscope
 from headscope.model import HeadModel
 
 torch.set_grad_enabled(False)
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))  # workers share the cores
 
 
 @cache
