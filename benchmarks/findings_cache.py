@@ -114,7 +114,7 @@ def duo(model: HeadModel, samples: int, detect: int, lengths: tuple[int, ...]) -
     return found
 
 
-def verdicts(done: Measured, what: str) -> list[Finding]:
+def verdicts(done: Measured, what: str, chosen: str = "those that retrieve least") -> list[Finding]:
     right = np.array([done.exact(i) for i in range(len(done.scores))], dtype=float)
     nats = np.array([done.values(i) for i in range(len(done.scores))])
     base = right[0].mean()
@@ -131,7 +131,7 @@ def verdicts(done: Measured, what: str) -> list[Finding]:
     third = above(low, high, 0) if p <= 0.05 else "not reproduced"
     words = f"{what} (whole cache: {base:.2f} right)"
     return [
-        Finding(f"{words}: those that retrieve least keep 0.9 of right answers",
+        Finding(f"{words}: {chosen} keep 0.9 of right answers",
                 DUO, *kept, first),
         Finding(f"{what}: {SPLITS} random halves keep less than 0.9 on average",
                 DUO, *spared, second),

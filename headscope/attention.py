@@ -184,7 +184,7 @@ class Attention:
         """Let the given query heads (all if left out) see only the keys inside a pattern."""
         index = as_indices(heads, self.n_heads, "head")
         chosen = torch.zeros(self.n_heads, dtype=torch.bool).index_fill(0, index, True)
-        restriction = Restriction(pattern, chosen.to(self.q.device))
+        restriction = Restriction(pattern, chosen.to(self.q.device), bool(chosen.all()))
         return dataclasses.replace(self, known_lse=None, edits=(*self.edits, restriction))
 
     def head(self, head: int) -> "Attention":

@@ -69,6 +69,7 @@ class Restriction:
 
     pattern: Pattern
     heads: Bool[Tensor, " head"]
+    everywhere: bool = False  # known to name all heads, without asking a device
     amount: None = None
 
     def logits(self, attention: "Attention", queries: Tensor, keys: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ class Restriction:
         return torch.where(inside | ~heads, 0.0, -torch.inf)
 
     def head(self, head: int) -> "Restriction":
-        return Restriction(self.pattern, self.heads[head : head + 1])
+        return Restriction(self.pattern, self.heads[head : head + 1], self.everywhere)
 
     def batch_row(self, row: int) -> "Restriction":
         return self

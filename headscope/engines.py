@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from headscope.attention import Attention
-from headscope.blocks import blocks, columns
+from headscope.blocks import blocks, columns, inside, recomputed
+from headscope.edits import Restriction
 from headscope.errors import HeadscopeError
 from headscope.merge import merge, with_sink
+from headscope.patterns.base import Pattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,31 +104,62 @@ def _unmasked(attention: Attention) -> tuple[Tensor, Tensor | None] | None:
 
 
 def _masked(attention: Attention) -> tuple[Tensor, Tensor | None]:
-    """(z, lse) in blocks of rows, each with a mask that holds visibility and edits."""
+    """(z, lse) in blocks of rows, each with a mask that holds visibility and edits.
+
+    Masks are made again in a backward pass: kept, they would add up to a square of tokens.
+    """
     if attention.n_queries == 0:
         return attention.z_and_lse()
     zs, lses = [], []
-    for rows, keys in blocks(attention):
+    pattern = _pattern_of_all(attention)
+    for rows, keys in blocks(attention, local=pattern is not None):
         if keys.start == keys.stop:  # the CPU kernel does not survive an empty set of keys
             keys = slice(0, 1)
-        index = columns(keys, rows)
-        seen = attention.visible_at(rows[:, None], index[None, :])
-        bias = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)
-        for edit in attention.edits:
-            bias = bias + edit.logits(attention, rows[:, None], index[None, :])
-        blind = (bias == -torch.inf).all(-1)
-        # A row of -inf would be NaN on some kernels and silent on others.
-        bias = bias.masked_fill(blind[..., None], 0)
-        z, lse = _kernel(
-            attention.q[:, :, rows],
-            attention.k[:, :, keys],
-            attention.v[:, :, keys],
-            attention.scale,
-            bias=bias,
-        )
-        zs.append(z.masked_fill(blind[..., None], 0))
-        lses.append(None if lse is None else lse.masked_fill(blind, -torch.inf))
+        seen = keys if pattern is None else _keys_inside(attention, pattern, rows, keys)
+        z, lse = recomputed(attention, lambda r, k: _block(attention, r, k), rows, seen)
+        zs.append(z)
+        lses.append(lse)
     return torch.cat(zs, 2), None if lses[0] is None else torch.cat(lses, 2)
+
+
+def _pattern_of_all(attention: Attention) -> Pattern | None:
+    """A pattern outside of which no head sees anything."""
+    for edit in attention.edits:
+        if isinstance(edit, Restriction) and edit.everywhere:
+            return edit.pattern
+    return None
+
+
+def _keys_inside(
+    attention: Attention, pattern: Pattern, rows: Tensor, keys: slice
+) -> slice | Tensor:
+    """The keys of a slice that a pattern lets some of the rows see."""
+    parts = inside(attention, pattern, rows, keys) or [slice(keys.start, keys.start + 1)]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([columns(part, rows) for part in parts])
+
+
+def _block(
+    attention: Attention, rows: Tensor, keys: slice | Tensor
+) -> tuple[Tensor, Tensor | None]:
+    index = columns(keys, rows)
+    seen = attention.visible_at(rows[:, None], index[None, :])
+    bias = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)
+    for edit in attention.edits:
+        bias = bias + edit.logits(attention, rows[:, None], index[None, :])
+    blind = (bias == -torch.inf).all(-1)
+    # A row of -inf would be NaN on some kernels and silent on others.
+    bias = bias.masked_fill(blind[..., None], 0)
+    z, lse = _kernel(
+        attention.q[:, :, rows],
+        attention.k[:, :, keys],
+        attention.v[:, :, keys],
+        attention.scale,
+        bias=bias,
+    )
+    z = z.masked_fill(blind[..., None], 0)
+    return z, None if lse is None else lse.masked_fill(blind, -torch.inf)
 
 
 def _kernel(

@@ -170,7 +170,8 @@ class HeadModel:
             self._unembedding.register_forward_pre_hook(lambda _, args: read.append(args[0]))
         )
         try:
-            self.forward([0, 1, 2])
+            ids = torch.arange(3)[None]
+            self.forward(ids, attention_mask=torch.ones_like(ids))  # one may be padding elsewhere
         finally:
             for handle in handles:
                 handle.remove()

@@ -44,7 +44,8 @@ def need_gradients(probe: str, model: HeadModel) -> None:
     reason = "no gradient reaches its heads"
     try:
         with frozen(model), model.entered(around):
-            logits = model.forward([0, 1, 2])
+            ids = torch.arange(3)[None]
+            logits = model.forward(ids, attention_mask=torch.ones_like(ids))
             (slope,) = torch.autograd.grad(logits.float().square().sum(), outputs)
         if bool(slope.isfinite().all()):
             return

@@ -22,13 +22,13 @@ class Passkeys(PromptFamily):
     """Ordinal passkeys of a few words each, at random depths of the filler.
 
     They stand in the order of their ordinals, between sentences; no two share a word. One of them
-    is asked for, each equally often at each length. A model of 135M parameters finds passkeys
+    is asked for, each equally often at each length, or all of them, one after the other. A model of 135M parameters finds passkeys
     better than ordinals: with five it often names another one, with three it seldom does. After
     the synthetic task of DuoAttention (Xiao et al. 2024, arXiv 2410.10819), which asks for all
     passkeys, of 32 words each, in books; words, sentences and filler are headscope's own.
 
-    Spans: "passkey_0", "passkey_1", ... (a sentence each), "needle" (the one asked for), "answer"
-    (its words), "question".
+    Spans: "passkey_0", "passkey_1", ... (a sentence each), "needle" (the one asked for, or said
+    first), "answer" (its words), "question".
 
     Attributes:
         passkeys: how many, up to ten.
@@ -36,6 +36,7 @@ class Passkeys(PromptFamily):
         lengths: lengths of the prompt in tokens, met within 1 % and never exceeded.
         split: which third of filler and words is used; thirds share nothing.
         chat: whether to use the chat template; None uses it where the tokenizer has one.
+        every: whether all of them are asked for; the answer then repeats their sentences in order.
     """
 
     passkeys: int = 5
@@ -43,6 +44,7 @@ class Passkeys(PromptFamily):
     lengths: tuple[int, ...] = (512, 1024)
     split: Split = "detect"
     chat: bool | None = None
+    every: bool = False
 
     def __post_init__(self) -> None:
         known = len(common_words(self.split))
@@ -67,6 +69,10 @@ class Passkeys(PromptFamily):
         ]
         question = f"What is the {ORDINALS[asked_for]} passkey to the vault?"
         answer = keys[asked_for]
+        if self.every:
+            asked_for, question = 0, "What are the passkeys to the vault, in their order?"
+            said = (f"{lead} {key}." for lead, key in zip(leads, keys, strict=True))
+            answer = " ".join(said).removeprefix(f"{leads[0]} ")
         asked = Asked(_TASK, question, leads[asked_for], answer, self.chat)
         facts = {"length": length, "asked": asked_for, "passkeys": self.passkeys}
         facts |= {"depth": depths[asked_for]}
