@@ -44,6 +44,23 @@ class Pair:
         content = (prompts, self.item.prompt.answer_ids, self.item.right, self.item.wrong)
         return sha256(repr(content).encode()).hexdigest()
 
+    @property
+    def shared(self) -> int:
+        """Tokens at the start that are the same in both, the last one left out."""
+        clean, corrupt = (item.prompt.token_ids for item in (self.item, self.corrupt))
+        differs = (i for i, (a, b) in enumerate(zip(clean, corrupt, strict=True)) if a != b)
+        return min(next(differs, len(clean)), len(clean) - 1)
+
+    @property
+    def answers(self) -> tuple[TokenIds, ...]:
+        """All answers that are scored, the right one first."""
+        return (self.item.prompt.answer_ids, *self.item.right, *self.item.wrong)
+
+    @property
+    def feeds(self) -> list[TokenIds]:
+        """What has to be read behind a prompt to foretell the last token of every answer."""
+        return list(dict.fromkeys(answer[:-1] for answer in self.answers))
+
     def gap(self, model: HeadModel) -> tuple[float, float]:
         """Margin of the right over the wrong answers on the clean and on the corrupt prompt."""
         clean, corrupt = (scored(model, item)[0].margin for item in (self.item, self.corrupt))
@@ -62,20 +79,17 @@ class Pair:
         clean, corrupt = (item.prompt.token_ids for item in (self.item, self.corrupt))
         base, source = (clean, corrupt) if direction == "noising" else (corrupt, clean)
         # No head says anything else before the first token that differs: that is read once.
-        differs = (i for i, (a, b) in enumerate(zip(base, source, strict=True)) if a != b)
-        shared = min(next(differs, len(base)), len(base) - 1)
+        shared = self.shared
         prefix = Prefix.of(model, Prompt(base[: shared + 1]))
-        answers = (self.item.prompt.answer_ids, *self.item.right, *self.item.wrong)
-        feeds = dict.fromkeys(answer[:-1] for answer in answers)
         return [
             Lane(
                 (*base, *feed),
                 (*source, *feed),
                 shared,
                 prefix,
-                tuple(a for a in answers if a[:-1] == feed),
+                tuple(a for a in self.answers if a[:-1] == feed),
             )
-            for feed in feeds
+            for feed in self.feeds
         ]
 
 

@@ -77,6 +77,12 @@ class Patched(Resumed):
         """Pairs with a larger margin on the clean prompt than on the corrupt one."""
         return int((self.gap() > 0).sum())
 
+    def add(self, clean: float, corrupt: float, patched: list[float]) -> None:
+        """One more pair: the margins of its two runs, and with each set patched."""
+        self.clean.append(clean)
+        self.corrupt.append(corrupt)
+        self.patched.append(patched)
+
     def gap(self) -> Pairs:
         """Margin of each clean run less that of its corrupt one, in nats."""
         return np.subtract(self.clean, self.corrupt)
@@ -108,12 +114,21 @@ class Patched(Resumed):
         """
         if not self.done:
             raise HeadscopeError("No pair has been patched yet; patch again to go on.")
-        if not self.gap().mean() > 0:
-            raise HeadscopeError(
-                f"{self.model} does not tell clean from corrupt prompts of {self.task} (mean gap "
-                f"{self.gap().mean():.2f} nats), so that no effect of patching can be measured; "
-                "use an eval that it can do."
-            )
+        check_gap(self.model, self.task, self.gap())
+
+
+def check_gap(model: str, task: str, gap: Pairs) -> None:
+    """Refuse a task that a model is at chance on.
+
+    Raises:
+        HeadscopeError: the mean gap between clean and corrupt is not positive.
+    """
+    if not gap.mean() > 0:
+        raise HeadscopeError(
+            f"{model} does not tell clean from corrupt prompts of {task} (mean gap "
+            f"{gap.mean():.2f} nats), so that no effect of patching can be measured; use an eval "
+            "that it can do."
+        )
 
 
 def linearised(change: Pairs, gap: Pairs) -> Pairs:

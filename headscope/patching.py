@@ -70,7 +70,7 @@ def patch_heads(
     )
     task = chosen(task, samples)
     pairs = pairs_of(model, task)
-    new = _begun(
+    new = begun(
         PatchMap, model, task, pairs, direction, [(head,) for head in wanted], seed, command
     )
     return _measured(model, new, pairs, out, progress)
@@ -111,11 +111,11 @@ def joint_effect(
         raise HeadscopeError(
             "These pairs were used to find the heads; test on others, such as split='test'."
         )
-    new = _begun(JointEffect, model, task, pairs, direction, sets, seed, command, controls=kind)
+    new = begun(JointEffect, model, task, pairs, direction, sets, seed, command, controls=kind)
     return _measured(model, new, pairs, out, progress)
 
 
-def _begun(
+def begun(
     kind: type[Kind],
     model: HeadModel,
     task: Eval,
@@ -165,14 +165,7 @@ def _measured(
     for index in range(result.done, len(pairs)):
         if progress is not None:
             progress(index, len(pairs))
-        clean, corrupt = pairs[index].gap(model)
-        # The run that is patched is read once more in the same kind of pass: in half precision
-        # another kind rounds otherwise, and all heads would seem to change the answer a little.
-        base, *margins = _margins(model, pairs[index], result.direction, [(), *result.sets])
-        denoised = result.direction == "denoising"
-        result.clean.append(clean if denoised else base)
-        result.corrupt.append(base if denoised else corrupt)
-        result.patched.append(margins)
+        result.add(*one_pair(model, pairs[index], result.direction, result.sets))
         if path is not None:
             result.save(path)
     if progress is not None:
@@ -180,14 +173,18 @@ def _measured(
     return result
 
 
-def _margins(
+def one_pair(
     model: HeadModel, pair: Pair, direction: Direction, sets: Sequence[Sequence[Head]]
-) -> list[float]:
-    """Margins of one pair with each set patched, many of them in one pass."""
+) -> tuple[float, float, list[float]]:
+    """Margins of the clean and the corrupt run, and with each set patched, many in one pass."""
+    clean, corrupt = pair.gap(model)
     said: dict[TokenIds, Tensor] = {}
     for lane in pair.lanes(model, direction):
-        said |= _said(model, lane, sets)
-    return pair.margins(said).tolist()
+        # The run that is patched is read once more in the same kind of pass: in half precision
+        # another kind rounds otherwise, and all heads would seem to change the answer a little.
+        said |= _said(model, lane, [(), *sets])
+    base, *margins = pair.margins(said).tolist()
+    return (clean, base, margins) if direction == "denoising" else (base, corrupt, margins)
 
 
 def _said(model: HeadModel, lane: Lane, sets: Sequence[Sequence[Head]]) -> Said:

@@ -2,7 +2,16 @@
 
 import sys
 
-from headscope.cli import evaluating, measure, others, patch, reading, reference, validating
+from headscope.cli import (
+    evaluating,
+    measure,
+    others,
+    overlap,
+    patch,
+    reading,
+    reference,
+    validating,
+)
 from headscope.cli.base import app
 from headscope.errors import HeadscopeError
 
@@ -12,6 +21,7 @@ __all__ = [
     "main",
     "measure",
     "others",
+    "overlap",
     "patch",
     "reading",
     "reference",
