@@ -101,7 +101,6 @@ def main() -> None:
             f"| {dtype} | {tokens} | a step of gates | {seconds:.3f} | {held:.2f} | {share:.2f} |"
         )
         print(f"2 000 steps: {2000 * seconds / 60:.0f} minutes", flush=True)
-        del training, model
 
 
 if __name__ == "__main__":
