@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
+from headscope.words import tokens_of
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
@@ -44,7 +45,7 @@ class Concept:
             HeadscopeError: no word, one that is several tokens, more of them than a head has
                 dimensions, or a model that does not write z through W_O alone.
         """
-        tokens = tuple(dict.fromkeys(_token(model, word) for word in words))
+        tokens = tokens_of(model, words)
         if not 0 < len(tokens) <= model.d_head:
             raise HeadscopeError(
                 f"A concept needs 1 to {model.d_head} words here, not {len(tokens)}."
@@ -74,17 +75,3 @@ class Concept:
                 f"The concept belongs to {self.model_name}, and this is {model.name} with other "
                 "weights; make it with Concept.of(model, words)."
             )
-
-
-def _token(model: "HeadModel", word: str | int) -> int:
-    if isinstance(word, int) and not isinstance(word, bool):
-        if not 0 <= word < model.vocab_size:
-            raise HeadscopeError(f"{model.name} has the tokens 0 to {model.vocab_size - 1}.")
-        return word
-    ids = model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise HeadscopeError(
-            f"The word {word!r} behind a space is {len(ids)} tokens for {model.name}; use a word "
-            "that is one, or the id of its first token."
-        )
-    return int(ids[0])
