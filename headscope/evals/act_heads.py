@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from headscope.evals.statistics import sign_flip_p
 from headscope.heads import Head, label, selected_heads
 from headscope.interventions.act import ACT
 from headscope.model import HeadModel
+
+if TYPE_CHECKING:
+    from headscope.headmap import HeadMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,23 +50,11 @@ class ActHeads:
             exact = [(t.exact(i), t.exact(0)) for t in tasks]
             pairs = [now.astype(float) - base for now, base in exact if now is not None]
             right.append(float(np.concatenate(pairs).mean()) if pairs else np.nan)
-        p = np.array([sign_flip_p(change, seed) for change in changes])
-        rows = []
-        for (layer, head), change, exact, p_, q in zip(
-            self.heads, changes, right, p, benjamini_hochberg(p), strict=True
-        ):
-            low, high = mean_interval(change, seed)
-            rows.append(
-                {"name": label((layer, head)), "layer": layer, "head": head}
-                | {"change": float(change.mean()), "change.low": low, "change.high": high}
-                | {"exact": exact, "p": float(p_), "q": float(q)}
-            )
-        return pd.DataFrame(rows).sort_values("change", ascending=False, ignore_index=True)
+        return _tested(self.heads, changes, right, seed)
 
     def selected(self, level: float = 0.05) -> tuple[Head, ...]:
         """The heads that help, at a rate of false discoveries; possibly none."""
-        table = self.table()
-        return _heads(table.loc[(table["change"] > 0) & (table["q"] <= level)])
+        return _helping(self.table(), level)
 
     def improving(self) -> tuple[Head, ...]:
         """The paper's rule: every head that raises the share of right answers, untested."""
@@ -129,6 +121,64 @@ def select_act_heads(
         progress=progress,
     )
     return ActHeads(tried, found)
+
+
+def act_table(head_map: "HeadMap") -> pd.DataFrame:
+    """The table of `ActHeads` from a scan with the probe `act_heads`.
+
+    One row for each head that was calibrated on at least one question: the others were left as they
+    are, which is no trial. p and q are of these.
+
+    Raises:
+        HeadscopeError: the map has no such score, or no head was calibrated.
+    """
+    tried = head_map["act_tried"].mean() > 0
+    if not tried.any():
+        raise HeadscopeError(
+            "No head was calibrated, as none has a hidden sink on these questions; scan 'act_heads'"
+            " with a lower threshold, or on longer prompts."
+        )
+    layers = head_map.layers
+    heads = tuple((layers[row], int(head)) for row, head in np.argwhere(tried))
+    changes = head_map["act_heads"].values[:, tried].astype(np.float64).T
+    exact = head_map["act_exact"].mean()[tried]
+    return _tested(heads, list(changes), exact.tolist(), head_map.info.seed)
+
+
+def selected(head_map: "HeadMap", level: float = 0.05) -> tuple[Head, ...]:
+    """The heads of such a scan that help, at a rate of false discoveries; possibly none.
+
+    Raises:
+        HeadscopeError: as `act_table`.
+    """
+    return _helping(act_table(head_map), level)
+
+
+def _tested(
+    heads: Sequence[Head], changes: Sequence[np.ndarray], right: Sequence[float], seed: int
+) -> pd.DataFrame:
+    """The table of `ActHeads`.
+
+    Args:
+        changes: of each head, by question.
+        right: of each head, the change of the share of right answers.
+    """
+    p = np.array([sign_flip_p(change, seed) for change in changes])
+    rows = []
+    for (layer, head), change, exact, p_, q in zip(
+        heads, changes, right, p, benjamini_hochberg(p), strict=True
+    ):
+        low, high = mean_interval(change, seed)
+        rows.append(
+            {"name": label((layer, head)), "layer": layer, "head": head}
+            | {"change": float(change.mean()), "change.low": low, "change.high": high}
+            | {"exact": exact, "p": float(p_), "q": float(q)}
+        )
+    return pd.DataFrame(rows).sort_values("change", ascending=False, ignore_index=True)
+
+
+def _helping(table: pd.DataFrame, level: float) -> tuple[Head, ...]:
+    return _heads(table.loc[(table["change"] > 0) & (table["q"] <= level)])
 
 
 def _heads(table: pd.DataFrame) -> tuple[Head, ...]:

@@ -10,7 +10,7 @@ from headscope.attention import Attention
 from headscope.errors import HeadscopeError
 from headscope.interventions.following import _Following
 from headscope.interventions.reweighing import _Reweighing
-from headscope.interventions.sinks import sinks_of
+from headscope.interventions.sinks import hidden, sinks_of
 
 if TYPE_CHECKING:
     from headscope.model import HeadModel
@@ -61,7 +61,7 @@ class ACT(_Following, _Reweighing):
 
     def check(self, model: "HeadModel") -> None:
         super().check(model)
-        if self.skip >= model.n_layers:
+        if self.skip > model.layers[-1]:
             raise HeadscopeError(
                 f"ACT would skip all {model.n_layers} layers of {model.name}; use a smaller skip."
             )
@@ -73,8 +73,7 @@ class ACT(_Following, _Reweighing):
         self, attention: Attention, where: Bool[Tensor, "#batch head #query"]
     ) -> Attention:
         found = sinks_of(attention, self.threshold, self)
-        first = found & (found.cumsum(-1) == 1)
-        sinks = found & ~first
+        sinks = hidden(found)
         receivers = ~found if not self.first_receives else ~sinks
         freed = (1 - self.beta) * attention.mass(sinks)
         free = attention.mass(receivers)

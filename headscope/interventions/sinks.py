@@ -10,6 +10,16 @@ from headscope.attention import Attention
 from headscope.errors import HeadscopeError
 
 
+def sinks_in(attention: Attention, threshold: float) -> Bool[Tensor, "batch head key"]:
+    """The keys of one pass whose mean attention, over the rows that see them, is above this."""
+    return attention.column_means() > threshold
+
+
+def hidden(found: Bool[Tensor, "batch head key"]) -> Bool[Tensor, "batch head key"]:
+    """All sinks of a head but the first."""
+    return found & (found.cumsum(-1) > 1)
+
+
 def sinks_of(
     attention: Attention, threshold: float, owner: Hashable
 ) -> Bool[Tensor, "batch head key"]:
@@ -33,5 +43,5 @@ def sinks_of(
                 f"{type(owner).__name__} finds sinks while the prompt is read, and this sequence "
                 "began before its scope; open the scope first."
             )
-        found = state[attention.layer] = attention.column_means() > threshold
+        found = state[attention.layer] = sinks_in(attention, threshold)
     return pad(found, (0, attention.n_keys - found.shape[-1]))

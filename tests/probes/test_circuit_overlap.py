@@ -107,7 +107,7 @@ ROSTER = Roster(
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 @pytest.mark.parametrize("seed", range(20))
 def test_planted_heads_of_both_tasks_rank_first(seed: int, noise: float) -> None:
-    made = organisms._llama(seed, noise, (4, 6, 3), ROSTER)
+    made = organisms._llama(seed, noise, (2, 10, 5), ROSTER)
     model = headscope.load(made.hf, made.tokenizer)
     head_map = headscope.scan(model, [CircuitOverlap(prompts=_Toys(seed=seed))])
     for name, kinds in {
@@ -120,7 +120,7 @@ def test_planted_heads_of_both_tasks_rank_first(seed: int, noise: float) -> None
 
 
 def test_the_circuits_of_an_organism_share_their_induction_heads() -> None:
-    made = organisms._llama(1, 0.1, (4, 6, 3), ROSTER)
+    made = organisms._llama(1, 0.1, (2, 10, 5), ROSTER)
     model = headscope.load(made.hf, made.tokenizer)
     probe = CircuitOverlap(prompts=_Toys(samples=24), direction="noising")
     found = overlap_of(headscope.scan(model, [probe]), top=4)
