@@ -49,7 +49,9 @@ class DiscreteSae(_Study):
     Negatives: prompt i of the family `negatives`; without one, the prompt itself with the spans
     `removed` taken from another prompt (of ioi: a third name in the place of the repeated one, as
     in the ABC prompts of Wang et al. 2022; of docstring: other names than the signature's); where
-    it has no such span, its corrupt twin (of greater_than: the year that ends in 01).
+    it has no such span, its corrupt twin (of greater_than: the year that ends in 01). Where all
+    negatives share a token, as that 01, heads that merely read it score too; a twin that only has
+    another right answer, as most evals', still shows the behaviour and is a poor negative.
 
     Source: O'Neill & Bui 2024, arXiv 2405.12522: argmax codes of a sparse autoencoder on outputs
     of heads, the number of codes (of pairs of heads: of code pairs) unique to positive prompts, few
@@ -145,8 +147,8 @@ class DiscreteSae(_Study):
             work.at(repeat, self.repeats)
             kept = work.kept(f"codes-{repeat}")
             if kept is None:
-                coder, dead = training.run(x.flatten(0, 2), self.seed + repeat, self._check)
-                kept = {"codes": coder.codes(x).numpy(), "dead": np.array([dead])}
+                coder = training.run(x.flatten(0, 2), self.seed + repeat, self._check)
+                kept = {"codes": coder.codes(x).numpy()}
                 work.keep(f"codes-{repeat}", kept)
             found.append(torch.from_numpy(kept["codes"]))
         work.at(self.repeats, self.repeats)

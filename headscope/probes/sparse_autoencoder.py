@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import mse_loss, normalize
 
 SILENT = -1  # the code of a vector on which no feature is active
+_PART = 4096  # vectors whose features are held at a time
 _WEAKEST = 1e-6  # squared length of the vectors that features start from, beside a mean of 1
 
 Check = Callable[[list[float]], None]
@@ -35,6 +36,10 @@ class SparseAutoencoder:
         strength, code = self.features(x).max(-1)
         return code.masked_fill(strength == 0, SILENT)
 
+    def alive(self, x: Float[Tensor, "example d"]) -> Bool[Tensor, " feature"]:
+        """Which features are active on any of some vectors."""
+        return torch.stack([(self.features(part) > 0).any(0) for part in x.split(_PART)]).any(0)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -54,24 +59,24 @@ class Training:
     batch: int
     lr: float
 
-    def run(
-        self, x: Float[Tensor, "example d"], seed: int, check: Check
-    ) -> tuple[SparseAutoencoder, float]:
+    def run(self, x: Float[Tensor, "example d"], seed: int, check: Check) -> SparseAutoencoder:
         """Train on vectors, in float64 where they are, so that codes do not hang on rounding.
 
-        Features start as the directions of some vectors, drawn by squared length. Half way, those
-        that were active on no vector start again from vectors that are read back worst.
+        Features start as the directions of some vectors, drawn by squared length, all of the one
+        strength at which they read back best. Half way, those that were active on no vector start
+        again as what was left of other vectors, drawn by its squared length.
 
         Args:
             check: told all losses so far, at every step.
-
-        Returns:
-            The autoencoder, and the share of features that end up active on no vector.
         """
         x, generator = x.double(), Generator().manual_seed(seed)
         center = x.mean(0)
         start = self._drawn(x - center, generator)
-        parts = [start.T.clone(), torch.zeros(self.features).to(x), start, center]
+        some = x[torch.randperm(len(x), generator=generator)[:_PART].to(x.device)] - center
+        read = (some @ start.T).relu() @ start
+        # Features overlap: as strong as all that, they would read back much more than there was.
+        scale = (some * read).sum() / read.square().sum().clamp(min=_WEAKEST)
+        parts = [scale * start.T, torch.zeros(self.features).to(x), start, center]
         losses: list[float] = []
         with torch.enable_grad():
             parts = [part.requires_grad_(True) for part in parts]
@@ -91,8 +96,7 @@ class Training:
                     parts[2].copy_(normalize(parts[2], dim=-1))
                     if step == self.steps // 2:
                         self._revive(SparseAutoencoder(*parts), x, generator)
-        trained = SparseAutoencoder(*(part.detach() for part in parts))
-        return trained, float((~_active(trained, x)).double().mean())
+        return SparseAutoencoder(*(part.detach() for part in parts))
 
     def _loss(self, model: SparseAutoencoder, x: Float[Tensor, "some d"]) -> Float[Tensor, ""]:
         found = model.features(x)
@@ -114,14 +118,8 @@ class Training:
     def _revive(
         self, model: SparseAutoencoder, x: Float[Tensor, "example d"], generator: Generator
     ) -> None:
-        dead = ~_active(model, x)
+        dead = ~model.alive(x)
         left = x - model.center - model.features(x) @ model.decoder
         again = self._drawn(left, generator)[: int(dead.sum())]
         model.decoder[dead], model.bias[dead] = again, 0.0
         model.encoder[:, dead] = again.T
-
-
-def _active(model: SparseAutoencoder, x: Float[Tensor, "example d"]) -> Tensor:
-    """Which features are active on any vector; no more vectors at a time than fit."""
-    seen = [(model.features(part) > 0).any(0) for part in x.split(4096)]
-    return torch.stack(seen).any(0)
