@@ -68,9 +68,14 @@ def test_planted_heads_that_need_the_needle_are_found(seed: int) -> None:
     assert area(rope_organism(seed), seed, 10) >= 0.95
 
 
-@pytest.mark.parametrize("seed", [20, 21])
+@pytest.mark.parametrize("seed", [33, 39])
 def test_planted_heads_are_found_among_all_kinds_and_noise(seed: int) -> None:
-    assert area(whole_organism(seed, noise=0.2), seed, 12) >= 0.95
+    """Twice the noise, and as many prompts as by default.
+
+    Of seeds 20 to 39, measured once, 33 is the hardest (0.956); with 12 prompts, of which noise
+    leaves 5 to 12, five of eighteen came below 0.95 and two were refused.
+    """
+    assert area(whole_organism(seed, noise=0.2), seed, 32) >= 0.95
 
 
 # ---- the definition once more --------------------------------------------------------------
