@@ -74,6 +74,8 @@ class Restriction:
 
     def logits(self, attention: "Attention", queries: Tensor, keys: Tensor) -> Tensor:
         inside = key_mask(attention, self.pattern, queries, keys)
+        if self.everywhere:  # without an axis of heads, which would multiply every mask
+            return torch.where(inside, 0.0, -torch.inf)
         heads = self.heads.reshape(1, -1, *(1,) * (inside.ndim - 2))
         return torch.where(inside | ~heads, 0.0, -torch.inf)
 

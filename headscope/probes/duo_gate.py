@@ -26,8 +26,8 @@ class DuoGate(_Study):
     Two copies of a prompt and its answer go through the model as one batch. The first is the model
     as it is; in the second every KV head gives alpha * (the first copy's output) + (1 - alpha) *
     (its own output from the first `sink` tokens and the last `window` ones). With H the final
-    hidden states, normalised as the unembedding reads them, at the rows that make the answer, the
-    gates alone are trained to minimise
+    hidden states, normalised as the unembedding reads them, at the rows that make the answer (all
+    of it: a prompt asks for all of its passkeys), the gates alone are trained to minimise
 
         mean over rows of |H_first - H_second|^2 / |H_first|^2 + reg_weight * mean |alpha|
 
@@ -39,9 +39,12 @@ class DuoGate(_Study):
     Source: Xiao et al. 2024, "DuoAttention", arXiv 2410.10819, sections 2.2 and 3, and its code:
     2 000 steps of AdamW without weight decay, lr 0.02 with a fifth of the steps to warm up and to
     cool down, reg_weight 0.05, sink 128, window 256, prompts of 1 000 to 32 000 tokens with ten
-    passkeys of 32 words. headscope's own: the division by |H_first|^2, without which reg_weight
-    would mean something else in each model; shorter prompts and fewer steps, so that a small model
-    takes minutes on two cores.
+    passkeys of 32 words; its loss is the mean of (H_first - H_second)^2 over the rows that read the
+    ten questions and answers, and over dimensions. headscope's own: the division by the mean of
+    H_first^2, without which reg_weight would mean something else in each model; one question, the
+    rows of whose answer are shifted by one to those that make it; five passkeys of four words in
+    shorter prompts, with a sink and a window as much shorter, and fewer steps of a higher lr, so
+    that a small model takes minutes on two cores.
 
     Attributes:
         sink, window: tokens that the streaming branch sees.
@@ -66,13 +69,15 @@ class DuoGate(_Study):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sink, self.reg_weight) < 0 or min(self.steps, self.repeats, self.window) < 1:
+        if self.sink < 0 or min(self.window, self.repeats) < 1 or self.steps < 2:
             raise HeadscopeError(
-                "The probe 'duo_gate' needs a window, steps and repeats of 1 or more, and a sink "
-                "and a reg_weight of 0 or more."
+                "The probe 'duo_gate' needs a sink of 0 or more, a window and repeats of 1 or "
+                "more, and at least 2 steps."
             )
-        if not self.lr > 0:
-            raise HeadscopeError(f"The probe 'duo_gate' needs an lr above 0, not {self.lr}.")
+        # Gates start where the full copy is met: without a price on them none would ever move.
+        for name, value in (("lr", self.lr), ("reg_weight", self.reg_weight)):
+            if not 0 < value < float("inf"):
+                raise HeadscopeError(f"The probe 'duo_gate' needs {name} above 0, not {value}.")
 
     def check_model(self, model: HeadModel) -> None:
         need_gradients(self.name, model)

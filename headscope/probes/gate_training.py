@@ -86,11 +86,14 @@ class GateTraining:
         }
 
     def step(self) -> None:
-        """One step on one prompt; gates stay as they are where its loss is no number."""
+        """One step on one prompt; gates stay as they are where its loss or a slope is no number."""
         prompt = self.prompts[self.recipe.chosen(self.done, len(self.prompts))]
         with frozen(self.model):
-            loss = self._distillation(prompt) + self.recipe.reg_weight * self.gates.abs().mean()
+            missed = self._distillation(prompt).to(self.gates.device)
+            loss = missed + self.recipe.reg_weight * self.gates.abs().mean()
             (self.gates.grad,) = torch.autograd.grad(loss, [self.gates])
+        if not bool(self.gates.grad.isfinite().all()):
+            loss = torch.full_like(loss, torch.nan)
         if bool(loss.isfinite()):
             for each in self._adam.param_groups:
                 each["lr"] = self.recipe.lr * self.recipe.factor(self.done)

@@ -22,10 +22,11 @@ class Passkeys(PromptFamily):
     """Ordinal passkeys of a few words each, at random depths of the filler.
 
     They stand in the order of their ordinals, between sentences; no two share a word. One of them
-    is asked for, each equally often at each length, or all of them, one after the other. A model of 135M parameters finds passkeys
-    better than ordinals: with five it often names another one, with three it seldom does. After
-    the synthetic task of DuoAttention (Xiao et al. 2024, arXiv 2410.10819), which asks for all
-    passkeys, of 32 words each, in books; words, sentences and filler are headscope's own.
+    is asked for, each equally often at each length, or all of them, one after the other. A model
+    of 135M parameters finds passkeys better than ordinals: with five it often names another one,
+    with three it seldom does. After the synthetic task of DuoAttention (Xiao et al. 2024, arXiv
+    2410.10819), which asks for all passkeys, of 32 words each, in books; words, sentences and
+    filler are headscope's own.
 
     Spans: "passkey_0", "passkey_1", ... (a sentence each), "needle" (the one asked for, or said
     first), "answer" (its words), "question".

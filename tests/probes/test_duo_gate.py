@@ -11,12 +11,14 @@ from organism_prompts import _Haystack
 from organism_truths import COPYING_INDUCTION
 from organisms import Organism, learned_position_organism, whole_organism
 from sklearn.metrics import roc_auc_score
+from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import headscope
 from headscope.attention import Attention
+from headscope.blocks import Slots
 from headscope.engines import Attended, dense
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
@@ -29,11 +31,14 @@ from headscope.stack import Attend
 
 SINK, WINDOW = 2, 6
 RECIPE = Recipe(Streaming(SINK, WINDOW), steps=4, lr=0.1, reg_weight=0.05, seed=0)
-# What the haystack's answer comes from. Others that look far and write are left out: final hidden
-# states hold what they write, whether the answer needs it or not.
-FAR = COPYING_INDUCTION
-WRITING = {"counting", "aging", "uniform", "scrambling"}
-BUILDERS = {"whole": whole_organism, "learned": learned_position_organism}
+FAR = COPYING_INDUCTION  # what the haystack's answer comes from
+# Sixty tokens are far enough for a window of eight, and a step on them takes half as long.
+HAYSTACK = _Haystack(samples=6, sentences=7, length=6)
+BUILDERS = {
+    "whole": whole_organism,
+    "noisy": lambda seed: whole_organism(seed, noise=0.15),
+    "learned": learned_position_organism,
+}
 
 
 def prompts(count: int = 3, length: int = 40) -> list[Prompt]:
@@ -42,24 +47,24 @@ def prompts(count: int = 3, length: int = 40) -> list[Prompt]:
 
 
 def area(organism: Organism, gates: np.ndarray) -> float:
-    """The AUC over KV heads, [layer, kv_head]."""
+    """The AUC of KV heads that hold a head of FAR against all others, [layer, kv_head]."""
     group = len(organism.kinds) // gates.size
-    high, score = [], []
-    for (layer, kv), gate in np.ndenumerate(gates):
-        kinds = {organism.kinds[layer, kv * group + i] for i in range(group)}
-        if kinds & FAR or not kinds & WRITING:
-            high.append(bool(kinds & FAR))
-            score.append(gate)
-    return float(roc_auc_score(high, score))
+    high = [
+        any(organism.kinds[layer, kv * group + i] in FAR for i in range(group))
+        for layer, kv in np.ndindex(gates.shape)
+    ]
+    return float(roc_auc_score(high, gates.ravel()))
 
 
 @pytest.mark.parametrize(
-    ("builder", "seed"), [*(("whole", s) for s in range(20)), *(("learned", s) for s in range(2))]
+    ("builder", "seed"),
+    [*(("whole", s) for s in range(20)), *((b, s) for b in ("noisy", "learned") for s in range(2))],
 )
 def test_planted_kv_heads_keep_their_gates(builder: str, seed: int) -> None:
     organism = BUILDERS[builder](seed)
     model = headscope.load(organism.hf, organism.tokenizer)
-    probe = DuoGate(prompts=_Haystack(samples=6, seed=seed), sink=1, window=8, steps=16, lr=0.2)
+    family = replace(HAYSTACK, seed=seed)
+    probe = DuoGate(prompts=family, sink=1, window=8, steps=8, lr=0.2)
     gates = headscope.scan(model, [probe])["duo_gate"]
     assert area(organism, gates.by_kv_head(model.n_kv_heads)) >= 0.95
 
@@ -126,8 +131,9 @@ def test_backends_train_the_same_gates(backend: str) -> None:
     assert_close(trained(backend), trained("hf"), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gpt_oss", "mistral", "gpt2"])
-def test_attention_inside_one_pattern_reads_its_keys_alone(name: str) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_oss", "mistral", "gpt2"])
+def test_attention_inside_one_pattern_equals_the_definition(name: str, padded: bool) -> None:
     """Values and gradients of the engine beside the definition, over several blocks of rows."""
     seen: list[Attention] = []
     with opened(name).observed(lambda attended: seen.append(attended.attention)):
@@ -138,8 +144,10 @@ def test_attention_inside_one_pattern_reads_its_keys_alone(name: str) -> None:
             torch.randn(*x.shape[:2], 300, x.shape[3], generator=generator).requires_grad_(True)
             for x in (layer.q, layer.k, layer.v)
         )
-        positions = torch.arange(300).expand(2, -1)
-        slots = None if layer.slots is None else replace(layer.slots, first_query=0, first_key=0)
+        positions = torch.arange(300).repeat(2, 1)
+        if padded:
+            positions[1] = (positions[1] - 30).clamp(min=-1)
+        slots = Slots(0, 0, padded)
         a = replace(
             layer, q=q, k=k, v=v, query_positions=positions, key_positions=positions, mask=None,
             slots=slots, known_lse=None, hidden=None, rope=None, run=None, cache=None,
@@ -177,6 +185,44 @@ def test_nothing_square_is_kept_for_the_backward_pass() -> None:
     short, long = kept(400), kept(1600)
     assert max(long) < 1600**2 / 8
     assert sum(long) < 4.5 * sum(short)
+
+
+def test_a_mask_that_all_heads_share_has_no_axis_of_heads(llama: HeadModel) -> None:
+    seen: list[Attention] = []
+    with llama.observed(lambda attended: seen.append(attended.attention)):
+        llama(list(range(3, 33)))
+    rows = torch.arange(30)
+    for heads, size in ((None, 1), ([0], llama.n_heads)):
+        (edit,) = seen[0].with_pattern(Streaming(3, 9), heads).edits
+        assert edit.logits(seen[0], rows[:, None], rows).shape == (1, size, 30, 30)
+
+
+def test_gates_of_a_bfloat16_model_are_trained_in_float32() -> None:
+    hf = tiny_model("llama").to(torch.bfloat16)
+    training = GateTraining(headscope.load(hf, tiny_tokenizer()), RECIPE, prompts())
+    whole = GateTraining(opened("llama"), RECIPE, prompts())
+    while training.done < RECIPE.steps:
+        training.step()
+        whole.step()
+    assert training.gates.dtype == torch.float32
+    assert_close(training.losses, whole.losses, atol=1e-3, rtol=0)
+    assert not (training.gates == training.gates.bfloat16()).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_layers_on_two_devices_train_the_same_gates(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    places = {"model.embed_tokens": "cuda", "model.rotary_emb": "cuda", "model.norm": "cpu"}
+    places |= {"lm_head": "cpu", "model.layers.0": "cuda"}
+    places |= {f"model.layers.{layer}": "cpu" for layer in (1, 2)}
+    spread = headscope.load(tmp_path, device_map=places)
+    trained = [GateTraining(model, RECIPE, prompts()) for model in (spread, opened("llama"))]
+    for training in trained:
+        while training.done < RECIPE.steps:
+            training.step()
+    assert_close(trained[0].gates.cpu(), trained[1].gates, atol=1e-4, rtol=0)
 
 
 def test_a_training_that_was_cut_off_ends_the_same(tmp_path: Path) -> None:
@@ -223,16 +269,42 @@ def test_what_cannot_be_trained_is_refused(changes: dict, said: str) -> None:
 
 
 def test_fields_that_make_no_sense_are_refused() -> None:
-    for field in ("steps", "window", "repeats"):
-        with pytest.raises(HeadscopeError, match="needs a window, steps and repeats"):
-            DuoGate(**{field: 0})
-    with pytest.raises(HeadscopeError, match="an lr above 0"):
-        DuoGate(lr=float("nan"))
+    for changes in ({"steps": 1}, {"window": 0}, {"repeats": 0}, {"sink": -1}):
+        with pytest.raises(HeadscopeError, match="repeats of 1 or more, and at least 2 steps"):
+            DuoGate(**changes)
+    for field in ("lr", "reg_weight"):
+        for value in (0.0, float("nan"), float("inf")):
+            with pytest.raises(HeadscopeError, match=f"needs {field} above 0, not {value}"):
+                DuoGate(**{field: value})
+
+
+def test_a_model_without_gradients_is_refused() -> None:
+    hf = tiny_model("llama")
+    model = headscope.load(hf, tiny_tokenizer())
+    hf.model.layers[2].register_forward_hook(lambda module, args, out: out.detach())
+    probe = DuoGate(prompts=Given(samples=2), sink=SINK, window=WINDOW)
+    with pytest.raises(HeadscopeError, match="'duo_gate' differentiates the model"):
+        headscope.scan(model, [probe])
+
+
+def test_slopes_that_are_no_numbers_move_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = GateTraining(opened("llama"), RECIPE, prompts())
+    training.step()
+    before = training.state()
+    monkeypatch.setattr(
+        training,
+        "_distillation",
+        lambda prompt: (training.gates - training.gates).abs().sqrt().sum(),
+    )
+    training.step()
+    assert np.isnan(training.losses[-1])
+    for name in ("gates", "mean", "square"):
+        np.testing.assert_array_equal(training.state()[name], before[name])
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_what_was_there(tmp_path: Path) -> None:
-    hf = type(opened("llama").hf)(opened("llama").hf.config).eval()
-    model = headscope.load(hf, opened("llama").tokenizer)
+    hf = tiny_model("llama")
+    model = headscope.load(hf, tiny_tokenizer())
     probe = DuoGate(prompts=Given(samples=2), sink=SINK, window=WINDOW, steps=8, lr=0.1)
 
     def spoil(key: str, done: int, total: int) -> None:
