@@ -1,4 +1,4 @@
-"""Whether prompts are others than those that heads were found on."""
+"""Whether a map is of this model, and prompts are others than those that heads were found on."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from headscope.catalog import families
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval
 from headscope.headmap import HeadMap
+from headscope.model import HeadModel
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.jsonl import Jsonl
 from headscope.runinfo import FamilyInfo
@@ -51,6 +52,23 @@ def check_apart(
                 "more as it was, so that nobody can tell whether these prompts are others; put it "
                 "back, or test on generated prompts."
             )
+
+
+def check_weights(head_map: HeadMap, model: HeadModel) -> None:
+    """Refuse a map of other weights; one from elsewhere says nothing of them but its shape.
+
+    Raises:
+        HeadscopeError: the map is of another model.
+    """
+    info = head_map.info.model
+    same = info.fingerprint == model.fingerprint
+    if info.fingerprint is None:
+        same = (info.layers, info.n_heads) == (model.layers, model.n_heads)
+    if not same:
+        raise HeadscopeError(
+            f"The head map is of {info.name}, with other weights than {model.name}; open the model "
+            "it was made with."
+        )
 
 
 def _again(info: FamilyInfo, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:

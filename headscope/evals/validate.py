@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from headscope.errors import HeadscopeError
-from headscope.evals.apart import check_apart
+from headscope.evals.apart import check_apart, check_weights
 from headscope.evals.base import Eval
 from headscope.evals.choosing import target_evals, tested_sets
 from headscope.evals.conditions import Condition, ControlKind, check_counts, conditions
@@ -84,7 +84,7 @@ def validate(
     _check(mode, part, samples, seed)
     head_map = heads if isinstance(heads, HeadMap) else found_on
     if head_map is not None:
-        _check_model(head_map, model)
+        check_weights(head_map, model)
     tested, k = tested_sets(model, heads, role, k, doses)
     check_counts(k, doses, max(controls, dose_controls), kinds)
     targets = target_evals(model, tasks, prompts, samples, lengths, seed)
@@ -140,19 +140,6 @@ def _check(mode: str, part: str, samples: int | None, seed: int) -> None:
         raise HeadscopeError(
             f"mode is one of {', '.join(get_args(Mode))}; part is one of "
             f"{', '.join(get_args(Part))}."
-        )
-
-
-def _check_model(head_map: HeadMap, model: HeadModel) -> None:
-    """Refuse a map of other weights; one from elsewhere says nothing of them but its shape."""
-    info = head_map.info.model
-    same = info.fingerprint == model.fingerprint
-    if info.fingerprint is None:
-        same = (info.layers, info.n_heads) == (model.layers, model.n_heads)
-    if not same:
-        raise HeadscopeError(
-            f"The head map is of {info.name}, with other weights than {model.name}; open the model "
-            "it was made with."
         )
 
 

@@ -7,16 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.attention import Attention
 from headscope.blocks import wide
-from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
-from headscope.probes.gradients import frozen, need_gradients
+from headscope.probes.gradients import differentiated, need_gradients
 from headscope.probes.study import Bill, Work, _Study
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.needle import Needle
-from headscope.stack import Attend
 
 
 @dataclass(frozen=True)
@@ -94,34 +91,13 @@ def importance(model: HeadModel, prompt: Prompt) -> Float[Tensor, "layer head"]:
     """|dL / dxi| of every head on one prompt, in nats, of the model as it is in this scope.
 
     A head that is ablated has 0.
-
-    Raises:
-        HeadscopeError: no gradient reaches a layer.
     """
-    outputs: list[Tensor] = []
-
-    def around(attention: Attention, attend: Attend) -> Attended:
-        attended = attend(attention)
-        if not attended.z.requires_grad:  # weights are frozen: nothing before the first layer does
-            attended = attended.with_z(attended.z.detach().requires_grad_(True))
-        outputs.append(attended.z)
-        return attended
-
-    answer = prompt.answer_ids
-    with frozen(model), model.entered(around):
-        logits = model.forward(
-            [*prompt.token_ids, *answer[:-1]], prompt_length=len(prompt), last=len(answer)
-        )
-        want = torch.tensor(answer, device=logits.device)
-        said = wide(logits[0]).log_softmax(-1).gather(1, want[:, None])
-        slopes = torch.autograd.grad(-said.sum(), outputs)
-    with torch.no_grad():
-        return torch.stack(
-            [
-                (wide(z) * wide(slope)).sum((0, 2, 3)).abs().cpu()
-                for z, slope in zip(outputs, slopes, strict=True)
-            ]
-        )
+    return torch.stack(
+        [
+            (wide(layer.z) * wide(layer.slope)).sum((0, 2, 3)).abs().cpu()
+            for layer in differentiated(model, prompt)
+        ]
+    )
 
 
 def layer_norms(scores: Float[Tensor, "layer head"]) -> Float[Tensor, "layer 1"]:
