@@ -209,11 +209,13 @@ def _efficient(
     grouped = rearrange(q, "b (k g) q d -> (b k) g q d", g=group)
     k, v = (rearrange(x, "b k j d -> (b k) 1 j d").expand(-1, group, -1, -1) for x in (k, v))
     if bias is not None:
-        # The kernel reads rows of a bias from addresses that are multiples of 16 bytes. Padded
-        # before it is expanded, a bias that heads share stays as small as it is.
+        if bias.shape[:2] != (1, 1):
+            bias = bias.expand(len(q), q.shape[1], *bias.shape[2:])
+            bias = rearrange(bias, "b (k g) q j -> (b k) g q j", g=group)
+        # The kernel reads rows of a bias from addresses that are multiples of 16 bytes. Expanded
+        # last, so that what all rows and heads share stays small and nothing is copied unpadded.
         bias = pad(bias.to(q.dtype), (0, -bias.shape[-1] % 16))[..., : bias.shape[-1]]
-        bias = bias.expand(len(q), q.shape[1], *bias.shape[2:])
-        bias = rearrange(bias, "b (k g) q j -> (b k) g q j", g=group)
+        bias = bias.expand(len(grouped), group, *bias.shape[2:])
     z, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
         grouped, k, v, bias, True, 0.0, causal, scale=scale
     )
