@@ -72,7 +72,7 @@ class MoaSpan(_Study):
         "moa_plan": "the plan's span at the longest prompts, in shares of them",
     }
     prompts: PromptFamily = field(
-        default_factory=lambda: Needle(samples=18, lengths=(256, 512, 1024))
+        default_factory=lambda: Needle(samples=15, lengths=(256, 512, 1024))
     )
     own: bool = True
     block: int = 32
@@ -163,11 +163,17 @@ class MoaSpan(_Study):
             said = greedy_answer(model, prompt).token_ids.tolist()
             prompt = replace(prompt, answer_ids=tuple(said) or prompt.answer_ids)
         layers = differentiated(model, prompt)
-        found = [influence_by_distance(layer, self.block, self.sink).cpu() for layer in layers]
-        return {
-            "influence": torch.stack(found).double().numpy(),
-            "length": np.array([layers[0].attention.n_keys]),
-        }
+        found = torch.stack(
+            [influence_by_distance(layer, self.block, self.sink).cpu() for layer in layers]
+        )
+        length = layers[0].attention.n_keys
+        if not bool(found.isfinite().all()):
+            raise HeadscopeError(
+                f"The probe 'moa_span' stops: gradients of a prompt of {length} tokens are no "
+                "numbers; open the model in float32 or bfloat16, or use shorter prompts. What was "
+                "measured before is kept."
+            )
+        return {"influence": found.double().numpy(), "length": np.array([length])}
 
     def _by_length(
         self, influence: Sequence[Curves], lengths: Sequence[int]
