@@ -1,6 +1,6 @@
-"""Put what was found about interventions behind the other findings, in docs/findings.md.
+"""Put findings on interventions and studies behind the other findings, in docs/findings.md.
 
-What `benchmarks/findings.py` wrote stays; all from "## Interventions" on is written anew from the
+What `benchmarks/findings.py` wrote stays; all from that heading on is written anew from the
 files that are there:
 
     python benchmarks/findings_cache.py --device cuda > benchmarks/results/findings_cache.txt
@@ -15,7 +15,7 @@ from headscope.storage import write
 ROOT = Path(__file__).parents[1]
 FINDINGS = ROOT / "docs" / "findings.md"
 RESULTS = ROOT / "benchmarks" / "results"
-HEADING = "## Interventions"
+HEADING = "## Interventions and studies"
 TOPICS = {
     "cache": "Keys in the cache",
     "order": "The order of documents",
@@ -25,6 +25,8 @@ TOPICS = {
     "steering": "Steering and sinks",
     "logits": "What is said",
     "selection": "Selected keys, documents apart",
+    "gates": "Trained gates",
+    "training": "Gradients, agreement, circuits",
 }
 ABOUT = f"""{HEADING}
 
@@ -52,7 +54,7 @@ def section(title: str, result: Path) -> str:
 
 def main() -> None:
     written = FINDINGS.read_text(encoding="utf-8")
-    before = written.split(f"\n{HEADING}\n")[0].rstrip() + "\n"
+    before = written.split("\n## Interventions")[0].rstrip() + "\n"
     there = {RESULTS / f"findings_{topic}.txt": title for topic, title in TOPICS.items()}
     parts = [section(title, path) for path, title in there.items() if path.exists()]
     write(FINDINGS, "\n".join([before, ABOUT, *parts]).encode())
