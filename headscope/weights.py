@@ -175,6 +175,15 @@ def _columns(
     """Which output holds each entry of each head, and the one factor between the two."""
     tolerance = _tolerance(y)
     y, target = y.float(), target.float()
+    # Outputs that stand one after the other are taken so: equal ones, or empty ones of a head that
+    # was taken out, cannot be told apart by what they hold.
+    flat = rearrange(target, "head token d -> token (head d)")
+    for start in range(0, y.shape[1] - flat.shape[1] + 1, target.shape[2]):
+        run = y[:, start : start + flat.shape[1]]
+        scale = float((run * flat).sum() / run.square().sum().clamp(min=1e-30))
+        if _close(run * scale, flat, tolerance):
+            columns = torch.arange(start, start + flat.shape[1], device=y.device)
+            return columns, 1.0 if abs(scale - 1) < tolerance else scale
     unit = torch.nn.functional.normalize(y, dim=0)
     best = [(torch.nn.functional.normalize(head, dim=0).T @ unit).max(1) for head in target]
     columns = torch.cat([match.indices for match in best])

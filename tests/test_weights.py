@@ -76,6 +76,36 @@ def test_views_share_the_model_s_memory() -> None:
     assert model.weights(0).W_Q.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
+def test_heads_that_are_alike_or_empty_are_found_where_they_stand(name: str) -> None:
+    hf = tiny_model(name)
+    layer = {"gpt2": "transformer.h.1", "llama": "model.layers.1", "opt": "model.decoder.layers.1"}
+    at = hf.get_submodule(layer[name])
+    for part in (0, 1, 2):
+        if name == "gpt2":
+            columns = at.attn.c_attn.weight[:, 48 * part :]
+        else:
+            columns = getattr(at.self_attn, f"{'qkv'[part]}_proj").weight.T
+        columns[:, 8:16] = columns[:, :8]
+    if name == "gpt2":
+        at.attn.c_attn.weight[:, 16:24] = at.attn.c_attn.bias[16:24] = 0
+    else:
+        at.self_attn.q_proj.weight[16:24] = 0
+    model = headscope.load(hf, tiny_tokenizer())
+    seen: list[Attended] = []
+    with model.observed(seen.append):
+        model(TOKENS)
+    a, w = seen[1].attention, model.weights(1)
+    assert not w.qk_norm
+    q, k = a.q, a.k
+    if a.rope is not None:
+        q = a.rope.unrotate(q, a.query_positions)
+        k = a.rope.unrotate(k, a.key_positions)
+    for own, bias, made in ((w.W_Q, w.b_Q, q), (w.W_K, w.b_K, k), (w.W_V, w.b_V, a.v)):
+        y = torch.einsum("tm,hmd->htd", a.hidden[0], own)
+        assert_close(y if bias is None else y + bias[:, None], made[0], atol=1e-4, rtol=1e-4)
+
+
 def test_a_gate_in_front_of_the_output_is_reported() -> None:
     hf = tiny_model("llama")
     for block in hf.model.layers:
