@@ -53,13 +53,16 @@ def _price(model: HeadModel, probe: _Study, group: Group) -> str:
     if not bill.forward:
         return f"{probe.name} starts: {bill.also or 'no passes over prompts'}."
     longest = max((prompt.token_ids for prompt in group.prompts), key=len)
+    taken = []
     with torch.no_grad():
-        start = time.perf_counter()
-        model.forward(longest, last=1).sum().item()  # a GPU is waited for
-        one = (time.perf_counter() - start) * bill.tokens / len(longest)
+        for _ in range(3):  # the first warms up
+            start = time.perf_counter()
+            model.forward(longest, last=1).sum().item()  # a GPU is waited for
+            taken.append(time.perf_counter() - start)
+    one = min(taken) * bill.tokens / len(longest)
     minutes = bill.seconds(one) / 60
     about = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
-    return f"{probe.name} starts: {bill}; about {about} on {model.device}, of which it keeps count."
+    return f"{probe.name} starts: {bill}; about {about} on {model.device} for the passes."
 
 
 def _kept(path: Path, probe: _Study, shape: tuple[int, int]) -> dict[str, np.ndarray]:
