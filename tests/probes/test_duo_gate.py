@@ -210,19 +210,21 @@ def test_gates_of_a_bfloat16_model_are_trained_in_float32() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_layers_on_two_devices_train_the_same_gates(tmp_path: Path) -> None:
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_layers_on_two_devices_give_the_same_slopes(tmp_path: Path) -> None:
     tiny_model("llama").save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    places = {"model.embed_tokens": "cuda", "model.rotary_emb": "cuda", "model.norm": "cpu"}
-    places |= {"lm_head": "cpu", "model.layers.0": "cuda"}
-    places |= {f"model.layers.{layer}": "cpu" for layer in (1, 2)}
-    spread = headscope.load(tmp_path, device_map=places)
-    trained = [GateTraining(model, RECIPE, prompts()) for model in (spread, opened("llama"))]
-    for training in trained:
-        while training.done < RECIPE.steps:
-            training.step()
-    assert_close(trained[0].gates.cpu(), trained[1].gates, atol=1e-4, rtol=0)
+    first = ("model.embed_tokens", "model.rotary_emb", "model.layers.0")
+    second = ("model.layers.1", "model.layers.2", "model.norm", "lm_head")
+    places = dict.fromkeys(first, 0) | dict.fromkeys(second, 1)
+    found = []
+    for model in (headscope.load(tmp_path, device_map=places), opened("llama")):
+        training = GateTraining(model, RECIPE, prompts())
+        with torch.no_grad():
+            training.gates.fill_(0.5)
+        training.step()
+        found.append((training.losses[0], training.gates.grad.cpu()))
+    assert_close(found[0], found[1], atol=1e-5, rtol=1e-3)
 
 
 def test_a_training_that_was_cut_off_ends_the_same(tmp_path: Path) -> None:
