@@ -11,6 +11,7 @@ from headscope.cli import (
     pruning,
     reading,
     reference,
+    signals,
     validating,
 )
 from headscope.cli.base import app
@@ -27,6 +28,7 @@ __all__ = [
     "pruning",
     "reading",
     "reference",
+    "signals",
     "validating",
 ]
 

@@ -69,7 +69,7 @@ PROMPTS = Answered(samples=3).prompts(tiny_tokenizer())
 
 def by_hand(architecture: str, prompt: Prompt) -> Tensor:
     """What goes into each output projection, times its gradient, on the model's own attention."""
-    model = reference_model(architecture).double()
+    model: Any = reference_model(architecture).double()
     ids = [*prompt.token_ids, *prompt.answer_ids]
     seen: list[Tensor] = []
     blocks = (
@@ -80,7 +80,7 @@ def by_hand(architecture: str, prompt: Prompt) -> Tensor:
         block.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     with torch.enable_grad():
         said = model(torch.tensor([ids[:-1]])).logits[0, len(prompt) - 1 :].softmax(-1).log()
-        loss = -sum(said[i, token] for i, token in enumerate(prompt.answer_ids))
+        loss = -torch.stack([said[i, token] for i, token in enumerate(prompt.answer_ids)]).sum()
         slopes = torch.autograd.grad(loss, seen)
     parts = [(z * slope)[0].unflatten(-1, (6, -1)) for z, slope in zip(seen, slopes, strict=True)]
     return torch.stack([part.sum((0, 2)).abs() for part in parts])
