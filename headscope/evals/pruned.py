@@ -1,6 +1,5 @@
 """What pruning heads in several orders did to some evals: curves, areas and sentences."""
 
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -9,25 +8,13 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headscope.errors import HeadscopeError
-from headscope.evals.gates import gate, mean_interval
-from headscope.evals.measured import UNITS, Measured
-from headscope.evals.multiplicity import holm
-from headscope.evals.statistics import (
-    empirical_p,
-    paired_proportions,
-    sign_flip_p,
-    two_way_bootstrap,
-    wilson,
-)
+from headscope.evals import pruning_tables
+from headscope.evals.measured import Measured
 from headscope.heads import Head
 from headscope.kept import Resumed
 
 SCHEMA = 1
-LEVEL = 0.05
 Kind = Literal["gradient", "score", "random"]
-Measure = Literal["exact", "value"]
-Curve = Float[np.ndarray, "step question"]
-MEASURES: tuple[Measure, ...] = ("exact", "value")
 
 
 class Order(BaseModel):
@@ -139,19 +126,7 @@ class Pruning(Resumed):
         Columns: task, order, kind, pruned (heads), share (of all heads), questions, exact (share
         of right answers, NaN for running text), value (nats, see `Measured.values`).
         """
-        rows = [
-            {
-                "task": task.task, "order": order.name, "kind": order.kind, "pruned": count,
-                "share": count / self.total, "questions": task.done,
-                "exact": means["exact"][step], "value": means["value"][step],
-            }
-            for task in self.tasks
-            if task.done
-            for index, order in enumerate(self.orders)
-            for means in [{of: self._curve(task, index, of).mean(1) for of in MEASURES}]
-            for step, count in enumerate([0, *self.counts])
-        ]  # fmt: skip
-        return pd.DataFrame(rows)
+        return pruning_tables.curves(self)
 
     def table(self, task: int = 0) -> pd.DataFrame:
         """One row for each order and step of one eval; random orders together.
@@ -161,21 +136,7 @@ class Pruning(Resumed):
         the whole model, paired, with theirs. Of random orders these are means, and the range that
         holds 90 % of them.
         """
-        measured = self._measured(task)
-        rows = []
-        for name, indices in self._groups():
-            curves = {of: [self._curve(measured, i, of) for i in indices] for of in MEASURES}
-            for step, count in enumerate(self.counts, 1):
-                row: dict[str, Any] = {"order": name, "orders": len(indices), "pruned": count}
-                row["share"] = count / self.total
-                for of, change in zip(MEASURES, ("exact.change", "change"), strict=True):
-                    now = np.stack([curve[step] for curve in curves[of]])
-                    moved = now - curves[of][0][0]
-                    single = name != "random"
-                    row |= _spread(of, now, self._level(of, now[0]) if single else None)
-                    row |= _spread(change, moved, self._shift(of, moved[0]) if single else None)
-                rows.append(row)
-        return pd.DataFrame(rows)
+        return pruning_tables.table(self, task)
 
     def areas(self, task: int = 0) -> pd.DataFrame:
         """One row for each order of one eval; random orders together.
@@ -183,24 +144,10 @@ class Pruning(Resumed):
         Columns, for exact and value: the area with its bootstrap interval over questions (of random
         orders the range that holds 90 %); .beyond, it less the mean area of random orders, with a
         two-way bootstrap interval over questions and orders; .p, how often a random order has at
-        least its area, not corrected for the other orders.
+        least its area, not corrected for the other orders. Where right answers of all questions
+        agree, intervals are those of shares, which still have a width.
         """
-        measured = self._measured(task)
-        random = dict(self._groups()).get("random", [])
-        rows = []
-        for name, indices in self._groups():
-            row: dict[str, Any] = {"order": name, "orders": len(indices)}
-            for of in MEASURES:
-                mine, others = (
-                    np.stack([self._area(measured, i, of) for i in those]) if those else None
-                    for those in (indices, random)
-                )
-                assert mine is not None
-                single = name != "random"
-                row |= _spread(of, mine, self._interval(mine[0]) if single else None)
-                row |= self._beyond(of, mine[0], others if single else None)
-            rows.append(row)
-        return pd.DataFrame(rows)
+        return pruning_tables.areas(self, task)
 
     def differences(self, task: int = 0) -> pd.DataFrame:
         """One row for each two orders of one eval that are not random: areas of the first less
@@ -209,152 +156,8 @@ class Pruning(Resumed):
         Columns: first, second; exact and value with paired bootstrap intervals over questions, and
         .p by sign flips, two-sided, Holm over the rows.
         """
-        measured, names = self._measured(task), self.names()
-        rows: list[dict[str, Any]] = []
-        for one, other in combinations(range(len(names)), 2):
-            row: dict[str, Any] = {"first": names[one], "second": names[other]}
-            for of in MEASURES:
-                gap = self._area(measured, one, of) - self._area(measured, other, of)
-                row |= _spread(of, gap[None], self._interval(gap))
-                known = bool(np.isfinite(gap).all())
-                row[f"{of}.p"] = sign_flip_p(gap, self.seed) if known else np.nan
-            rows.append(row)
-        for of in MEASURES:
-            p = np.array([row[f"{of}.p"] for row in rows])
-            if len(p) and np.isfinite(p).all():
-                for row, each in zip(rows, holm(p), strict=True):
-                    row[f"{of}.p"] = float(each)
-        return pd.DataFrame(rows)
+        return pruning_tables.differences(self, task)
 
     def claims(self) -> list[str]:
         """For each eval one sentence for each order, and one for each two of them."""
-        return [
-            sentence
-            for index, task in enumerate(self.tasks)
-            if task.done
-            for sentence in (*self._held(index), *self._compared(index))
-        ]
-
-    def _held(self, index: int) -> list[str]:
-        task, areas = self.tasks[index], self.areas(index).set_index("order")
-        of, what = _said(task)
-        base = self._curve(task, 0, of)[0].mean()
-        right = task.exact(0)
-        held = "" if right is None else gate(right, task.chance)
-        note = " Right answers of the whole model stand at the floor." if held == "floor" else ""
-        found = []
-        for name in self.names():
-            row: Any = areas.loc[name]
-            against = "there are no random orders to compare it with"
-            if "random" in areas.index:
-                other: Any = areas.loc["random"]
-                count, p = int(other["orders"]), row[f"{of}.p"]
-                verdict = "more than random orders keep" if p <= LEVEL else (
-                    "not significantly more than random orders keep"
-                )  # fmt: skip
-                if 1 / (1 + count) > LEVEL:
-                    verdict = "too few random orders for a verdict"
-                against = (
-                    f"{count} random orders {other[of]:.2f}, a difference of "
-                    f"{_number(row, f'{of}.beyond', '+')}: {verdict} (p = {p:.2g}, not corrected "
-                    "for other orders)"
-                )
-            found.append(
-                f"On {task.done} questions of {task.task}, pruning up to {self.shares[-1]:.0%} of "
-                f"the heads in the order {name!r} keeps a mean {what} of {_number(row, of)}; the "
-                f"whole model has {base:.2f}, {against}.{note}"
-            )
-        return found
-
-    def _compared(self, index: int) -> list[str]:
-        task = self.tasks[index]
-        of, what = _said(task)
-        found = []
-        for row in self.differences(index).to_dict("records"):
-            sure = row[f"{of}.p"] <= LEVEL
-            found.append(
-                f"On {task.done} questions of {task.task}, the mean {what} of {row['first']!r} "
-                f"less that of {row['second']!r} is {_number(row, of, '+')}: "
-                f"{'a difference' if sure else 'no difference that could be told from none'} "
-                f"(p = {row[f'{of}.p']:.2g}, Holm over the pairs of orders)."
-            )
-        return found
-
-    def _measured(self, task: int) -> Measured:
-        if not self.tasks[task].done:
-            raise HeadscopeError("This pruning has measured no question yet; run it first.")
-        return self.tasks[task]
-
-    def _groups(self) -> list[tuple[str, list[int]]]:
-        """Orders by name, random ones together and last."""
-        single = [(o.name, [i]) for i, o in enumerate(self.orders) if o.kind != "random"]
-        random = [i for i, order in enumerate(self.orders) if order.kind == "random"]
-        return [*single, *([("random", random)] if random else [])]
-
-    def _curve(self, task: Measured, order: int, of: Measure) -> Curve:
-        steps = len(self.counts)
-        return np.stack(
-            [_scores(task, c, of) for c in (0, *range(1 + order * steps, 1 + (order + 1) * steps))]
-        )
-
-    def _area(self, task: Measured, order: int, of: Measure) -> Float[np.ndarray, " question"]:
-        shares = self.shares
-        return np.trapezoid(self._curve(task, order, of), shares, axis=0) / shares[-1]
-
-    def _interval(self, values: Float[np.ndarray, " question"]) -> tuple[float, float]:
-        return mean_interval(values, self.seed) if np.isfinite(values).all() else (np.nan, np.nan)
-
-    def _level(self, of: Measure, values: Float[np.ndarray, " question"]) -> tuple[float, float]:
-        if of == "exact" and np.isfinite(values).all():
-            return wilson(int(values.sum()), len(values))
-        return self._interval(values)
-
-    def _shift(self, of: Measure, change: Float[np.ndarray, " question"]) -> tuple[float, float]:
-        if of == "exact" and np.isfinite(change).all():
-            return paired_proportions(change)
-        return self._interval(change)
-
-    def _beyond(
-        self,
-        of: Measure,
-        mine: Float[np.ndarray, " question"],
-        others: Float[np.ndarray, "order question"] | None,
-    ) -> dict[str, float]:
-        names = (f"{of}.beyond", f"{of}.beyond.low", f"{of}.beyond.high", f"{of}.p")
-        if others is None or not np.isfinite(mine).all():
-            return dict.fromkeys(names, np.nan)
-        low = high = np.nan
-        if len(others) > 1 and not np.isnan(self._interval(mine)[0]):
-            low, high = two_way_bootstrap(mine, others, self.seed)
-        p = empirical_p(float(mine.mean()), others.mean(1))
-        gap = float(mine.mean() - others.mean())
-        return dict(zip(names, (gap, low, high, p), strict=True))
-
-
-def _scores(task: Measured, condition: int, of: Measure) -> Float[np.ndarray, " question"]:
-    right = task.exact(condition)
-    if of == "value":
-        return task.values(condition)[: task.done]
-    return np.full(task.done, np.nan) if right is None else right[: task.done].astype(float)
-
-
-def _said(task: Measured) -> tuple[Measure, str]:
-    """What a claim rests on: right answers where there are any."""
-    return ("value", UNITS[task.metric]) if task.metric == "tokens" else (
-        "exact", "share of right answers"
-    )  # fmt: skip
-
-
-def _spread(
-    name: str, sets: Float[np.ndarray, "set question"], interval: tuple[float, float] | None
-) -> dict[str, float]:
-    """A mean with an interval, or with the range that holds 90 % of the sets."""
-    means = sets.mean(1)
-    low, high = np.quantile(means, [0.05, 0.95]) if interval is None else interval
-    return {name: float(means.mean()), f"{name}.low": float(low), f"{name}.high": float(high)}
-
-
-def _number(row: Any, name: str, sign: str = "") -> str:
-    low, high = row[f"{name}.low"], row[f"{name}.high"]
-    span = "" if np.isnan(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
-    return f"{row[name]:{sign}.2f}{span}"
+        return pruning_tables.claims(self)
