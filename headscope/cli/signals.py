@@ -83,6 +83,6 @@ def signals(
         return
     terminal.show_frame(edges, f"{found.model}: signals between heads, {found.prompts} prompts")
     terminal.say(
-        f"{len(heads)} heads fire, {heads['firings'].sum()} times; earlier heads wrote "
+        f"Heads that fire: {len(heads)}, {heads['firings'].sum()} times. Earlier heads wrote "
         f"{found.given.sum() / (2 * found.signal.sum()):.0%} of their signals' logits."
     )
