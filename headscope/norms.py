@@ -12,6 +12,7 @@ from headscope.backends.discover import decoder_of
 from headscope.blocks import wide
 from headscope.engines import Attended
 from headscope.model import HeadModel
+from headscope.weights import HeadWeights
 
 _LARGE = 64.0  # next to its square the epsilon of a norm is nothing
 _TOKENS = 16
@@ -62,9 +63,10 @@ class Linear:
         return (made * out).sum(-1) / made.square().sum(-1).clamp(min=torch.finfo(x.dtype).tiny)
 
     def explains(self, x: Float[Tensor, "*n model"], hidden: Float[Tensor, "*n model"]) -> bool:
-        """Whether hidden is what this norm makes of x."""
-        made = self.gain * self.moved(x) * self.per_scale(x, hidden)[..., None]
-        return _close(made if self.bias is None else made + self.bias, hidden, hidden)
+        """Whether hidden, in the model's own dtype, is what this norm makes of x."""
+        x, out = wide(x), wide(hidden)
+        made = self.gain * self.moved(x) * self.per_scale(x, out)[..., None]
+        return _close(made if self.bias is None else made + self.bias, out, out, hidden.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def _input(attention: Attention, ran: list[tuple[nn.Module, Tensor, Tensor]]) ->
             continue
         if torch.equal(out.to(hidden.device), hidden) and not torch.equal(x, out):
             linear = Linear.of(module, x)
-            if linear.explains(wide(x), wide(out)):
+            if linear.explains(x, out):
                 return LayerInput(attention, module, linear, wide(x[0]))
     return LayerInput(attention, None, Linear.none(wide(hidden)), wide(hidden[0]))
 
@@ -141,7 +143,7 @@ def _input(attention: Attention, ran: list[tuple[nn.Module, Tensor, Tensor]]) ->
 def _direct(
     found: list[LayerInput],
     seen: list[Attended],
-    weights: list,
+    weights: list[HeadWeights],
     ran: list[tuple[nn.Module, Tensor, Tensor]],
 ) -> Iterator[bool]:
     """For each layer: is the rest of what came to x what a single module, such as an MLP, made?"""
@@ -150,12 +152,13 @@ def _direct(
         written = written if own.b_O is None else written + own.b_O
         rest = after.x.to(at.x.device) - at.x - written
         made = (wide(out).reshape(-1, out.shape[-1]) for _, _, out in ran if out.ndim > 1)
-        yield any(x.shape == rest.shape and _close(x.to(rest), rest, after.x) for x in made)
+        dtype = attended.z.dtype
+        yield any(x.shape == rest.shape and _close(x.to(rest), rest, after.x, dtype) for x in made)
     yield True
 
 
-def _close(a: Tensor, b: Tensor, size: Tensor) -> bool:
-    """Whether two agree token by token, as far as rounding of vectors of some size allows."""
-    half = size.dtype in (torch.float16, torch.bfloat16)
-    most = (0.05 if half else 1e-4) * size.abs().amax(-1).clamp(min=1e-6).to(b.device)
-    return bool(((a - b).abs().amax(-1) <= most).all())
+def _close(a: Tensor, b: Tensor, size: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two agree token by token, as far as vectors of some size are rounded in a dtype."""
+    most = 0.05 if dtype in (torch.float16, torch.bfloat16) else 1e-4
+    allowed = most * size.abs().amax(-1).clamp(min=1e-6).to(b.device)
+    return bool(((a - b).abs().amax(-1) <= allowed).all())

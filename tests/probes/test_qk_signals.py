@@ -280,6 +280,14 @@ def test_every_backend_traces_the_same(name: str) -> None:
         np.testing.assert_allclose(maps[0][score].values, other[score].values, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_half_precision_traces_nearly_the_same(name: str) -> None:
+    half = headscope.load(tiny_model(name).bfloat16(), tiny_tokenizer())
+    found, whole = (trace_signals(model, [TOKENS]) for model in (half, opened(name)))
+    assert abs(found.firings - whole.firings).sum() <= 0.1 * whole.firings.sum()
+    assert np.corrcoef(found.given.ravel(), whole.given.ravel())[0, 1] > 0.98
+
+
 def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     model, probe = opened("gpt2"), QkSignals()
     whole = probe.study(model, PROMPTS, Work())

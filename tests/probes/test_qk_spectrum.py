@@ -203,6 +203,14 @@ def test_a_gain_that_moves_into_the_weights_changes_nothing(name: str) -> None:
         np.testing.assert_allclose(before[score].values, after[score].values, rtol=2e-4)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_half_precision_has_nearly_the_same_spectrum(name: str) -> None:
+    half = headscope.load(tiny_model(name).bfloat16(), tiny_tokenizer())
+    found, whole = scan(half), scan(opened(name))
+    for score in whole.scores:
+        np.testing.assert_allclose(found[score].values, whole[score].values, rtol=0.02)
+
+
 def test_a_head_of_zeros_has_no_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     model = opened("llama")
     own = model.weights(1)
