@@ -134,8 +134,12 @@ def agreement(head_map: "HeadMap", k: int = 10) -> Agreement:
 
 def chance_of(overlap: int, k: int, n: int) -> float:
     """How likely two random choices of k among n have at least so many in common."""
-    ways = sum(comb(k, both) * comb(n - k, k - both) for both in range(overlap, k + 1))
-    return ways / comb(n, k)
+    return sum(shared_ways(k, k, n)[overlap:]) / comb(n, k)
+
+
+def shared_ways(a: int, b: int, n: int) -> list[int]:
+    """In how many ways b of n things can be chosen that share 0, 1, 2, ... with a of them."""
+    return [comb(a, both) * comb(n - a, b - both) for both in range(min(a, b) + 1)]
 
 
 def places_in_top(values: np.ndarray, k: int) -> np.ndarray:

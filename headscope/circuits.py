@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from headscope.agreement import shared_ways
 from headscope.circuit_heads import Circuit
 from headscope.errors import HeadscopeError
 from headscope.evals.statistics import Interval
@@ -76,7 +77,9 @@ class Overlap:
         sums = np.ones(1)
         for at in groups:
             a, b = int(self.a.members[at].sum()), int(self.b.members[at].sum())
-            sums = np.convolve(sums, _hypergeometric(int(at.sum()), a, b))
+            n = int(at.sum())
+            odds = [ways / comb(n, b) for ways in shared_ways(a, b, n)]
+            sums = np.convolve(sums, odds)
         return sums
 
     def expected(self, by_layer: bool = True) -> float:
@@ -203,12 +206,6 @@ def overlap_of(
     first, second = fields["prompts"]["tasks"]
     a, b = side(first, "circuit_a"), side(second, "circuit_b")
     return Overlap(head_map.info.model.name, fields["direction"], a, b)
-
-
-def _hypergeometric(n: int, a: int, b: int) -> Float[np.ndarray, " shared"]:
-    """How likely two random sets of a and b of n things have 0, 1, 2, ... in common."""
-    ways = [comb(a, k) * comb(n - a, b - k) for k in range(min(a, b) + 1)]
-    return np.array([way / comb(n, b) for way in ways])
 
 
 def _flat(head_map: "HeadMap", name: str) -> Float[np.ndarray, "pair head"]:

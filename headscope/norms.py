@@ -17,6 +17,8 @@ from headscope.weights import HeadWeights
 _LARGE = 64.0  # next to its square the epsilon of a norm is nothing
 _TOKENS = 16
 
+Ran = tuple[nn.Module, Tensor, Tensor]  # a module, what it was given first, and what it made
+
 
 @dataclass(frozen=True, eq=False)
 class Linear:
@@ -91,16 +93,9 @@ class LayerInput:
 
 
 @torch.no_grad()
-def layer_inputs(model: HeadModel, outputs: bool = False) -> list[LayerInput]:
-    """What every layer of heads reads, found in one short pass by values and not by names.
-
-    Args:
-        outputs: whether to find out too if outputs are added as they are; takes W_O.
-
-    Raises:
-        HeadscopeError: W_O is asked for and cannot be found.
-    """
-    ran: list[tuple[nn.Module, Tensor, Tensor]] = []
+def short_pass(model: HeadModel) -> tuple[list[Attended], list[Ran]]:
+    """A pass over a few tokens: every layer of heads, and what every module made of what."""
+    ran: list[Ran] = []
     seen: list[Attended] = []
 
     def keep(module: nn.Module, args: tuple[object, ...], out: object) -> None:
@@ -108,7 +103,6 @@ def layer_inputs(model: HeadModel, outputs: bool = False) -> list[LayerInput]:
         if isinstance(first, Tensor) and isinstance(out, Tensor) and out is not first:
             ran.append((module, first.detach(), out.detach()))
 
-    weights = [model.weights(layer) for layer in model.layers] if outputs else []
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.vocab_size, (1, _TOKENS), generator=generator)
     handles = [m.register_forward_hook(keep) for m in decoder_of(model.hf).modules()]
@@ -118,6 +112,21 @@ def layer_inputs(model: HeadModel, outputs: bool = False) -> list[LayerInput]:
     finally:
         for handle in handles:
             handle.remove()
+    return seen, ran
+
+
+@torch.no_grad()
+def layer_inputs(model: HeadModel, outputs: bool = False) -> list[LayerInput]:
+    """What every layer of heads reads, found in one short pass by values and not by names.
+
+    Args:
+        outputs: whether to find out too if outputs are added as they are; takes W_O.
+
+    Raises:
+        HeadscopeError: W_O is asked for and cannot be found.
+    """
+    weights = [model.weights(layer) for layer in model.layers] if outputs else []
+    seen, ran = short_pass(model)
     found = [_input(attended.attention, ran) for attended in seen]
     if not outputs:
         return found
@@ -127,7 +136,7 @@ def layer_inputs(model: HeadModel, outputs: bool = False) -> list[LayerInput]:
     ]
 
 
-def _input(attention: Attention, ran: list[tuple[nn.Module, Tensor, Tensor]]) -> LayerInput:
+def _input(attention: Attention, ran: list[Ran]) -> LayerInput:
     assert attention.hidden is not None
     hidden = attention.hidden.detach()
     for module, x, out in ran:
@@ -144,7 +153,7 @@ def _direct(
     found: list[LayerInput],
     seen: list[Attended],
     weights: list[HeadWeights],
-    ran: list[tuple[nn.Module, Tensor, Tensor]],
+    ran: list[Ran],
 ) -> Iterator[bool]:
     """For each layer: is the rest of what came to x what a single module, such as an MLP, made?"""
     for at, after, attended, own in zip(found, found[1:], seen, weights, strict=False):

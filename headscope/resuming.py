@@ -1,7 +1,7 @@
 """A scan's folder: what is taken up again, what is whole, and what has to go."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap, in_order
 from headscope.model import HeadModel
 from headscope.planning import Group
+from headscope.probes.base import Probe
 from headscope.runinfo import RunInfo
 
 
@@ -21,11 +22,32 @@ def kept_part(path: Path, group: Group, model: HeadModel) -> dict[str, np.ndarra
     Raises:
         HeadscopeError: they are not.
     """
+
+    def whole(part: Mapping[str, np.ndarray]) -> bool:
+        accepted = part.get("accepted", np.empty(0))
+        if accepted.shape != (1,):
+            return False
+        some = [p for p in group.probes if p.rows != "answer" or p.alters or accepted[0]]
+        return _holds(part, some, model, {"accepted", "seconds"})
+
+    return _kept(path, whole)
+
+
+def kept_study(path: Path, probe: Probe, model: HeadModel) -> dict[str, np.ndarray]:
+    """What a study found as it was saved, [row, layer, head], if it is whole.
+
+    Raises:
+        HeadscopeError: it is not.
+    """
+    return _kept(path, lambda found: _holds(found, [probe], model, {"seconds"}, rows=1))
+
+
+def _kept(path: Path, whole: Callable[[Mapping[str, np.ndarray]], bool]) -> dict[str, np.ndarray]:
+    problem = None
     try:
-        part = storage.read_arrays(path)
-        if _is_whole(part, group, (len(model.layers), model.n_heads)):
-            return part
-        problem = None
+        found = storage.read_arrays(path)
+        if whole(found):
+            return found
     except HeadscopeError as error:
         problem = error
     raise HeadscopeError(
@@ -33,17 +55,32 @@ def kept_part(path: Path, group: Group, model: HeadModel) -> dict[str, np.ndarra
     ) from problem
 
 
-def _is_whole(part: Mapping[str, np.ndarray], group: Group, shape: tuple[int, int]) -> bool:
-    if any(part.get(name, np.empty(0)).shape != (1,) for name in ("accepted", "seconds")):
-        return False
-    measured = [p for p in group.probes if p.rows != "answer" or p.alters or part["accepted"][0]]
-    scores = {name for probe in measured for name in probe.score_names()}
-    curves = {name for probe in measured for name in probe.curves}
-    return part.keys() == {"accepted", "seconds", *scores, *curves} and all(
-        part[name].shape[:2] == shape
-        and part[name].ndim == (2 if name in scores else 3)
-        and bool(np.isfinite(part[name]).all())
-        for name in (*scores, *curves)
+def _holds(
+    found: Mapping[str, np.ndarray],
+    probes: Iterable[Probe],
+    model: HeadModel,
+    beside: set[str],
+    rows: int = 0,
+) -> bool:
+    """Whether arrays are all that probes give, finite and of the model's shape.
+
+    Args:
+        beside: single numbers that stand there too.
+        rows: axes before [layer, head].
+    """
+    probes = list(probes)
+    axes = {name: rows + 2 for probe in probes for name in probe.score_names()}
+    axes |= {name: rows + 3 for probe in probes for name in probe.curves}
+    shape = len(model.layers), model.n_heads
+    return (
+        found.keys() == {*axes, *beside}
+        and all(found[name].shape == (1,) for name in beside)
+        and all(
+            found[name].ndim == dims
+            and found[name].shape[rows : rows + 2] == shape
+            and bool(np.isfinite(found[name]).all())
+            for name, dims in axes.items()
+        )
     )
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from headscope import storage
-from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.planning import Group
 from headscope.probes.study import Work, _Study
+from headscope.resuming import kept_study
 
 Announce = Callable[[str], None]
 
@@ -35,7 +35,7 @@ def studied(
     assert isinstance(probe, _Study)
     path = None if folder is None else folder / "partial" / f"{group.key}-found.safetensors"
     if path is not None and path.exists():
-        return _kept(path, probe, (len(model.layers), model.n_heads))
+        return kept_study(path, probe, model)
     if announce is not None:
         announce(_price(model, probe, group))
     start = time.perf_counter()
@@ -63,17 +63,3 @@ def _price(model: HeadModel, probe: _Study, group: Group) -> str:
     minutes = bill.seconds(one) / 60
     about = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
     return f"{probe.name} starts: {bill}; about {about} on {model.device} for the passes."
-
-
-def _kept(path: Path, probe: _Study, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    found = storage.read_arrays(path)
-    names = set(probe.outputs())
-    whole = found.keys() == {*names, "seconds"} and all(
-        found[name].shape[1:3] == shape
-        and found[name].ndim == (4 if name in probe.curves else 3)
-        and bool(np.isfinite(found[name]).all())
-        for name in names
-    )
-    if not whole:
-        raise HeadscopeError(f"{path} is damaged; delete it and scan again: the rest is kept.")
-    return found

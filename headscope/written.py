@@ -7,11 +7,9 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headscope.backends.discover import decoder_of
 from headscope.blocks import wide
-from headscope.engines import Attended
 from headscope.model import HeadModel
-from headscope.norms import Linear
+from headscope.norms import Linear, Ran, short_pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,23 +44,7 @@ def head_writes(model: HeadModel) -> list[Writes]:
         HeadscopeError: W_O cannot be found.
     """
     weights = [model.weights(layer) for layer in model.layers]
-    ran: list[tuple[nn.Module, Tensor, Tensor]] = []
-    seen: list[Attended] = []
-
-    def keep(module: nn.Module, args: tuple[object, ...], out: object) -> None:
-        first = args[0] if args else None
-        if isinstance(first, Tensor) and isinstance(out, Tensor) and out is not first:
-            ran.append((module, first.detach(), out.detach()))
-
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.vocab_size, (1, 8), generator=generator)
-    handles = [m.register_forward_hook(keep) for m in decoder_of(model.hf).modules()]
-    try:
-        with model.observed(seen.append):
-            model.forward(ids.to(model.device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    seen, ran = short_pass(model)
     found = []
     for attended, own in zip(seen, weights, strict=True):
         z = attended.z[0].transpose(0, 1).to(own.W_O.device)
@@ -82,7 +64,7 @@ def _output(
     return written if b_O is None else written + b_O
 
 
-def _reader(y: Tensor, ran: list[tuple[nn.Module, Tensor, Tensor]]) -> nn.Module | None:
+def _reader(y: Tensor, ran: list[Ran]) -> nn.Module | None:
     """The norm that reads what a layer's heads wrote together, by itself."""
     loose = 0.05 if ran[0][1].dtype in (torch.float16, torch.bfloat16) else 1e-4
     for module, x, out in ran:

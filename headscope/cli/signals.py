@@ -46,7 +46,7 @@ def signals(
     For models with learned positions, such as GPT-2 and OPT.
     """
     from headscope import terminal
-    from headscope.config import as_integers
+    from headscope.config import as_integers, split_names
     from headscope.evals.questions import Questions
     from headscope.loading import load
     from headscope.signal_tracing import check_settings
@@ -55,7 +55,7 @@ def signals(
     for flag, value, least in (("--seed", seed, 0), ("--samples", samples, 1), ("--top", top, 1)):
         at_least(flag, value, least)
     check_settings("headscope signals", share, attention)
-    names = tuple(name.strip() for name in task.split(","))
+    names = tuple(split_names(task))
     asked = Questions(
         tasks=names, samples=samples, seed=seed or 0,
         lengths=tuple(as_integers(lengths, "--lengths") or ()),

@@ -8,10 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headscope.errors import HeadscopeError
 from headscope.evals.gates import gate, mean_interval
-from headscope.evals.measured import UNITS, Measured
+from headscope.evals.measured import UNITS, Measured, Questioned
 from headscope.evals.multiplicity import holm
 from headscope.evals.statistics import paired_proportions, sign_flip_p, wilson
-from headscope.kept import Resumed
 
 SCHEMA = 1
 
@@ -25,7 +24,7 @@ class Change(BaseModel):
     method: str = ""
 
 
-class Evaluation(Resumed):
+class Evaluation(Questioned):
     """Evals under one condition or several, on the same questions."""
 
     what = "another evaluation"
@@ -52,11 +51,6 @@ class Evaluation(Resumed):
     def identity(self) -> Any:
         tasks = [(task.task, task.digests) for task in self.tasks]
         return self.fingerprint, self.seed, self.conditions, tasks
-
-    @property
-    def complete(self) -> bool:
-        """Whether every question was measured."""
-        return all(task.done == len(task.digests) for task in self.tasks)
 
     def table(self) -> pd.DataFrame:
         """One row for each eval and condition, all questions together; columns as in `by`."""

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -114,6 +114,23 @@ class Measured(BaseModel):
         """One more question, under all conditions."""
         for kept, score in zip(self.scores, scores, strict=True):
             kept.add(score)
+
+
+class Questioned(Resumed):
+    """A result on the questions of some evals, `tasks`."""
+
+    if TYPE_CHECKING:  # a field of each kind, in its own place: what a file lacks is told in order
+        tasks: list[Measured]
+
+    @property
+    def done(self) -> int:
+        """Questions measured so far, of all evals together."""
+        return sum(task.done for task in self.tasks)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question was measured."""
+        return all(task.done == len(task.digests) for task in self.tasks)
 
 
 def go_through(

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from headscope.errors import HeadscopeError
 from headscope.evals import pruning_tables
-from headscope.evals.measured import Measured
+from headscope.evals.measured import Measured, Questioned
 from headscope.heads import Head
-from headscope.kept import Resumed
 
 SCHEMA = 1
 Kind = Literal["gradient", "score", "random"]
@@ -36,7 +35,7 @@ class Order(BaseModel):
         return self
 
 
-class Pruning(Resumed):
+class Pruning(Questioned):
     """Evals on a model that lost more and more heads, in several orders, on the same questions.
 
     The first condition of each eval is the whole model; order i at step s is condition
@@ -82,16 +81,6 @@ class Pruning(Resumed):
         orders = [(o.name, o.kind, o.heads if o.kind != "gradient" else []) for o in self.orders]
         tasks = [(task.task, task.digests) for task in self.tasks]
         return self.fingerprint, self.seed, self.counts, self.selection, orders, tasks
-
-    @property
-    def done(self) -> int:
-        """Questions measured so far, of all evals together."""
-        return sum(task.done for task in self.tasks)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every question was measured."""
-        return all(task.done == len(task.digests) for task in self.tasks)
 
     @property
     def shares(self) -> Float[np.ndarray, " step"]:

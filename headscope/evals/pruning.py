@@ -23,7 +23,7 @@ from headscope.heads import Head
 from headscope.interventions.ablate import Ablate
 from headscope.model import HeadModel, check_opened
 from headscope.probes.gradients import need_gradients
-from headscope.probes.importance import check_answer, importance, layer_norms
+from headscope.probes.importance import Importance, importance, layer_norms
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.runinfo import versions
 
@@ -195,7 +195,7 @@ def _selection(
             for item in made_items(model, dataclasses.replace(task, samples=count, split="detect"))
         ]
     for prompt in found:
-        check_answer(prompt)
+        Importance().check(prompt)
         model.check_prompt(prompt)
     return found
 

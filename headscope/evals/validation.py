@@ -8,16 +8,15 @@ from pydantic import Field, model_validator
 from headscope.evals import verdicts
 from headscope.evals.conditions import Condition
 from headscope.evals.masking import Direction
-from headscope.evals.measured import Measured
+from headscope.evals.measured import Measured, Questioned
 from headscope.heads import Head
 from headscope.interventions.ablate import Mode
-from headscope.kept import Resumed
 from headscope.run import Part
 
 SCHEMA = 2
 
 
-class Validation(Resumed):
+class Validation(Questioned):
     """What an ablation did to some evals, beside what random ablations did to the same questions.
 
     The first `targets` evals are those that the heads are said to be needed for; the others should
@@ -58,16 +57,6 @@ class Validation(Resumed):
         sets = [(c.kind, c.k, c.heads) for c in self.conditions]
         tasks = [(task.task, task.digests, len(task.scores)) for task in self.tasks]
         return self.fingerprint, self.mode, self.part, self.direction, self.targets, sets, tasks
-
-    @property
-    def done(self) -> int:
-        """Questions measured so far, of all evals together."""
-        return sum(task.done for task in self.tasks)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every question was measured."""
-        return all(task.done == len(task.digests) for task in self.tasks)
 
     @property
     def target(self) -> Measured:

@@ -17,7 +17,7 @@ from headscope.evals.scoring import Scored, scored
 from headscope.model import HeadModel
 from headscope.probes.negatives import asked, emptied
 from headscope.probes.sparse_autoencoder import Training
-from headscope.probes.study import Arrays, Bill, Work, _Study, check_loss
+from headscope.probes.study import Arrays, Bill, Work, _Study, check_loss, mean_tokens
 from headscope.prompts.base import Prompt, PromptFamily
 
 Codes = Int[Tensor, "label pair head"]  # label 0 is positive, 1 its negative
@@ -69,6 +69,7 @@ class DiscreteSae(_Study):
     """
 
     paper = "after O'Neill & Bui 2024, arXiv 2405.12522"
+    answers = "counts prompts that the model answers rightly"
     scores: ClassVar[Mapping[str, str]] = {
         "discrete_sae_unique": "share of positive prompts whose code no negative prompt has, u_h",
         "discrete_sae_codes": "codes that only positive prompts have, over pairs of prompts",
@@ -95,17 +96,8 @@ class DiscreteSae(_Study):
             )
 
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
-        tokens = round(sum(map(len, prompts)) / len(prompts))
         also = f"{self.repeats} trainings of a small autoencoder of {self.steps} steps"
-        return Bill(2 * len(prompts), 0, tokens, also)
-
-    def check(self, prompt: Prompt) -> None:
-        super().check(prompt)
-        if not prompt.answer_ids:
-            raise HeadscopeError(
-                f"the probe {self.name!r} counts prompts that the model answers rightly, and there "
-                "is no 'answer'; add one, or leave the probe out."
-            )
+        return Bill(2 * len(prompts), 0, mean_tokens(prompts), also)
 
     def check_prompts(self, model: HeadModel, prompts: Sequence[Prompt]) -> None:
         self._enough(sum(negative is not None for _, negative in self._pairs(model, prompts)),

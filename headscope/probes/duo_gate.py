@@ -12,7 +12,7 @@ from headscope.patterns.streaming import Streaming
 from headscope.probes.base import KvView
 from headscope.probes.gate_training import GateTraining, Recipe
 from headscope.probes.gradients import need_gradients
-from headscope.probes.study import Bill, Work, _Study, check_loss
+from headscope.probes.study import Bill, Work, _Study, check_loss, mean_tokens
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.passkeys import Passkeys
 
@@ -57,6 +57,7 @@ class DuoGate(_Study):
 
     paper = "Xiao et al. 2024, arXiv 2410.10819"
     kv_view: ClassVar[KvView] = "native"
+    answers = "trains on the rows that make an answer"
     prompts: PromptFamily = field(
         default_factory=lambda: Passkeys(samples=32, lengths=(320, 448), every=True)
     )
@@ -84,11 +85,6 @@ class DuoGate(_Study):
 
     def check(self, prompt: Prompt) -> None:
         super().check(prompt)
-        if not prompt.answer_ids:
-            raise HeadscopeError(
-                "the probe 'duo_gate' trains on the rows that make an answer; give every prompt "
-                "one, or leave the probe out."
-            )
         if len(prompt) <= self.sink + self.window:
             raise HeadscopeError(
                 f"the probe 'duo_gate' compares full attention with {self.sink} + {self.window} "
@@ -98,8 +94,8 @@ class DuoGate(_Study):
 
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
         passes = 2 * self.steps * self.repeats
-        tokens = sum(len(prompt) + len(prompt.answer_ids) for prompt in prompts) // len(prompts)
-        return Bill(passes, passes, tokens, "what a backward pass keeps of two prompts")
+        also = "what a backward pass keeps of two prompts"
+        return Bill(passes, passes, mean_tokens(prompts, answered=True), also)
 
     def study(
         self, model: HeadModel, prompts: Sequence[Prompt], work: Work

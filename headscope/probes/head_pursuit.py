@@ -14,7 +14,7 @@ from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.norms import Linear
 from headscope.probes.readout import token_directions
-from headscope.probes.study import Arrays, Bill, Work, _Study
+from headscope.probes.study import Arrays, Bill, Work, _Study, mean_tokens
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.concept_questions import ConceptQuestions
 from headscope.pursuit import pursue
@@ -150,10 +150,11 @@ class HeadPursuit(_Study):
             )
 
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
-        tokens = sum(len(prompt) for prompt in prompts) // len(prompts)
         words = len(self._tokens(model))
         of = f"{words} words" if self.words else f"{words} words of {self.concept!r}"
-        return Bill(len(prompts), 0, tokens, f"a matching pursuit of each head over {of}")
+        return Bill(
+            len(prompts), 0, mean_tokens(prompts), f"a matching pursuit of each head over {of}"
+        )
 
     # ---- what it measures --------------------------------------------------------------------
 

@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.blocks import wide
-from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
 from headscope.probes.gradients import differentiated, need_gradients
-from headscope.probes.study import Bill, Work, _Study
+from headscope.probes.study import Bill, Work, _Study, mean_tokens
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.needle import Needle
 
@@ -44,6 +43,7 @@ class Importance(_Study):
     """
 
     paper = "Michel et al. 2019, arXiv 1905.10650"
+    answers = "differentiates the likelihood of an answer"
     scores: ClassVar[Mapping[str, str]] = {
         "importance_in_layer": "the same over the L2 norm of the layer's heads, as in the paper"
     }
@@ -52,16 +52,10 @@ class Importance(_Study):
     def check_model(self, model: HeadModel) -> None:
         need_gradients(self.name, model)
 
-    def check(self, prompt: Prompt) -> None:
-        super().check(prompt)
-        check_answer(prompt)
-
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
-        tokens = sum(len(prompt) + len(prompt.answer_ids) - 1 for prompt in prompts)
-        return Bill(
-            len(prompts), len(prompts), round(tokens / max(1, len(prompts))),
-            "the activations of a whole pass in memory",
-        )  # fmt: skip
+        tokens = mean_tokens(prompts, answered=True)
+        also = "the activations of a whole pass in memory"
+        return Bill(len(prompts), len(prompts), tokens, also)
 
     def study(
         self, model: HeadModel, prompts: Sequence[Prompt], work: Work
@@ -72,19 +66,6 @@ class Importance(_Study):
         parts = work.each(len(prompts), make)
         found = torch.from_numpy(np.stack([part[self.name] for part in parts]))
         return {self.name: found, "importance_in_layer": found / layer_norms(found.mean(0))}
-
-
-def check_answer(prompt: Prompt) -> None:
-    """Refuse a prompt without an answer.
-
-    Raises:
-        HeadscopeError: it has none.
-    """
-    if not prompt.answer_ids:
-        raise HeadscopeError(
-            "the probe 'importance' differentiates the likelihood of an answer, and a prompt "
-            "expects none; give its 'answer', or leave the probe out."
-        )
 
 
 def importance(model: HeadModel, prompt: Prompt) -> Float[Tensor, "layer head"]:

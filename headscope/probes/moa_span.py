@@ -13,7 +13,7 @@ from headscope.model import HeadModel
 from headscope.probes.elastic import EIGHTHS, FROM_A_QUARTER_BELOW, Rules, plan
 from headscope.probes.gradients import differentiated, need_gradients
 from headscope.probes.influence import influence_by_distance
-from headscope.probes.study import Bill, Work, _Study
+from headscope.probes.study import Bill, Work, _Study, mean_tokens
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.prompts.needle import Needle
 
@@ -65,6 +65,7 @@ class MoaSpan(_Study):
     """
 
     paper = "Fu et al. 2024, arXiv 2406.14909"
+    answers = "differentiates the likelihood of an answer"
     scores: ClassVar[Mapping[str, str]] = {
         "moa_far": "share of all heads' influence that is beyond the sink and the nearest block",
         "moa_alpha": "tokens of the plan's span that do not grow with the prompt",
@@ -106,11 +107,6 @@ class MoaSpan(_Study):
 
     def check(self, prompt: Prompt) -> None:
         super().check(prompt)
-        if not prompt.answer_ids:
-            raise HeadscopeError(
-                "the probe 'moa_span' differentiates the likelihood of an answer, and a prompt "
-                "expects none; give its 'answer', or leave the probe out."
-            )
         if len(prompt) < self.sink + 2 * self.block:
             raise HeadscopeError(
                 f"the probe 'moa_span' compares spans of whole blocks of {self.block} tokens "
@@ -130,10 +126,9 @@ class MoaSpan(_Study):
             )
 
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
-        tokens = sum(len(prompt) + len(prompt.answer_ids) - 1 for prompt in prompts)
         return Bill(
             len(prompts) * (2 if self.own else 1), len(prompts),
-            round(tokens / max(1, len(prompts))),
+            mean_tokens(prompts, answered=True),
             "every attention pattern once more, and the activations of a whole pass in memory",
         )  # fmt: skip
 

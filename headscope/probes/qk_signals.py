@@ -10,7 +10,7 @@ from torch import Tensor
 from headscope.errors import HeadscopeError
 from headscope.evals.questions import Questions
 from headscope.model import HeadModel
-from headscope.probes.study import Bill, Work, _Study
+from headscope.probes.study import Bill, Work, _Study, mean_tokens
 from headscope.prompts.base import Prompt, PromptFamily
 from headscope.signal_tracing import Traced, Tracer, check_settings, need_signals
 
@@ -71,9 +71,8 @@ class QkSignals(_Study):
             )
 
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
-        tokens = round(sum(map(len, prompts)) / max(1, len(prompts)))
         also = f"the SVD of {len(model.heads)} QK maps, held in the size of W_Q and W_K"
-        return Bill(len(prompts), 0, tokens, also)
+        return Bill(len(prompts), 0, mean_tokens(prompts), also)
 
     def study(
         self, model: HeadModel, prompts: Sequence[Prompt], work: Work

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
-
-_LARGE = 64.0  # next to its square the epsilon of a norm is nothing
+from headscope.norms import Linear
 
 
 def require_readout(model: HeadModel, probe: str) -> None:
@@ -54,18 +53,6 @@ def mean_direction(model: HeadModel) -> Float[Tensor, " model"]:
 def _through_norm(
     model: HeadModel, unembed: Float[Tensor, "token model"]
 ) -> Float[Tensor, "token model"]:
-    """Columns of the unembedding times the gain of the final norm, centred where it centres.
-
-    The gain is what the norm makes of a vector of ±1: no name of a weight has to be known, nor
-    whether it is stored as g or as g - 1.
-    """
-    norm = model.final_norm
-    signs = torch.ones_like(unembed[0], dtype=model.unembed.dtype)
-    signs[1::2] = -1
-    some = _LARGE * torch.stack((signs, torch.ones_like(signs), torch.zeros_like(signs)))
-    alternating, constant, bias = norm(some[None])[0].detach().float()
-    directions = unembed.float() * (alternating - bias) * signs.float()
-    # A norm that takes the mean away makes nothing of a vector that is all mean.
-    if (constant - bias).abs().amax() < 0.01 * (alternating - bias).abs().amax():
-        directions = directions - directions.mean(-1, keepdim=True)
-    return directions
+    """Columns of the unembedding times the gain of the final norm, centred where it centres."""
+    linear = Linear.of(model.final_norm, unembed.to(model.unembed.dtype))
+    return linear.moved(unembed.float() * linear.gain)

@@ -44,6 +44,16 @@ class Bill:
         return f"{passes} over {self.tokens} tokens each{also}"
 
 
+def mean_tokens(prompts: Sequence[Prompt], answered: bool = False) -> int:
+    """Tokens of a pass over one of the prompts, on average.
+
+    Args:
+        answered: whether their answers are read too, all but the last token.
+    """
+    more = [len(prompt.answer_ids) - 1 if answered else 0 for prompt in prompts]
+    return round((sum(map(len, prompts)) + sum(more)) / len(prompts))
+
+
 class Work:
     """Where a study tells how far it is, and keeps what it would not do twice.
 
@@ -108,6 +118,7 @@ class _Study(Probe, ABC):
     alters: ClassVar[bool] = True
     training: ClassVar[bool] = True
     cost: ClassVar[Cost] = "training"
+    answers: ClassVar[str] = ""  # what it does with the answers of prompts, if it reads them
 
     @abstractmethod
     def study(
@@ -126,6 +137,14 @@ class _Study(Probe, ABC):
     @abstractmethod
     def bill(self, model: HeadModel, prompts: Sequence[Prompt]) -> Bill:
         """What the study costs."""
+
+    def check(self, prompt: Prompt) -> None:
+        super().check(prompt)
+        if self.answers and not prompt.answer_ids:
+            raise HeadscopeError(
+                f"the probe {self.name!r} {self.answers}, and a prompt has no 'answer'; give it "
+                "one, or leave the probe out."
+            )
 
     def check_prompts(self, model: HeadModel, prompts: Sequence[Prompt]) -> None:
         """Refuse prompts that the study cannot work with together, such as too few of them.

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import answered
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from sklearn.metrics import roc_auc_score
 from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import headscope
 from headscope.attention import Attention
@@ -41,9 +41,8 @@ BUILDERS = {
 }
 
 
-def prompts(count: int = 3, length: int = 40) -> list[Prompt]:
-    drawn = torch.randint(3, 90, (count, length + 4), generator=torch.Generator().manual_seed(1))
-    return [Prompt(tuple(x[:length]), answer_ids=tuple(x[length:])) for x in drawn.tolist()]
+def prompts(count: int = 3) -> list[Prompt]:
+    return answered.prompts(count, 40, seed=1)
 
 
 def area(organism: Organism, gates: np.ndarray) -> float:
@@ -163,28 +162,9 @@ def test_attention_inside_one_pattern_equals_the_definition(name: str, padded: b
 
 
 def test_nothing_square_is_kept_for_the_backward_pass() -> None:
-    config = LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-        pad_token_id=0,
-    )  # fmt: skip
-    model = headscope.load(LlamaForCausalLM(config).eval(), opened("llama").tokenizer)
-
-    def kept(length: int) -> list[int]:
-        sizes: list[int] = []
-
-        def see(x: Tensor) -> Tensor:
-            sizes.append(x.numel())
-            return x
-
-        training = GateTraining(model, RECIPE, prompts(1, length))
-        with torch.autograd.graph.saved_tensors_hooks(see, lambda x: x):
-            training.step()
-        return sizes
-
-    short, long = kept(400), kept(1600)
-    assert max(long) < 1600**2 / 8
-    assert sum(long) < 4.5 * sum(short)
+    answered.nothing_square_is_kept(
+        lambda model, prompt: GateTraining(model, RECIPE, [prompt]).step()
+    )
 
 
 def test_a_mask_that_all_heads_share_has_no_axis_of_heads(llama: HeadModel) -> None:
@@ -229,7 +209,7 @@ def test_layers_on_two_devices_give_the_same_slopes(tmp_path: Path) -> None:
 
 def test_a_training_that_was_cut_off_ends_the_same(tmp_path: Path) -> None:
     model = opened("llama")
-    probe = DuoGate(prompts=Given(samples=3), sink=SINK, window=WINDOW, steps=7, lr=0.1, repeats=2)
+    probe = DuoGate(prompts=_Given(samples=3), sink=SINK, window=WINDOW, steps=7, lr=0.1, repeats=2)
     whole = headscope.scan(model, [probe])["duo_gate"].values
 
     def stop(key: str, done: int, total: int) -> None:
@@ -250,7 +230,7 @@ def test_a_training_that_was_cut_off_ends_the_same(tmp_path: Path) -> None:
     assert (whole.reshape(2, 3, 2, 3) == whole.reshape(2, 3, 2, 3)[..., :1]).all()
 
 
-class Given(Repeated):
+class _Given(Repeated):
     """Random tokens, and an answer."""
 
     def prompt(self, index: int, tokenizer: object) -> Prompt:
@@ -261,8 +241,8 @@ class Given(Repeated):
     ("changes", "said"),
     [
         ({"prompts": Repeated(samples=2, block=20, times=2)}, "rows that make an answer"),
-        ({"prompts": Given(samples=2), "window": 60}, "hide nothing in a prompt of 40"),
-        ({"prompts": Given(samples=2), "window": 6, "lr": 1e-9}, "does not fall"),
+        ({"prompts": _Given(samples=2), "window": 60}, "hide nothing in a prompt of 40"),
+        ({"prompts": _Given(samples=2), "window": 6, "lr": 1e-9}, "does not fall"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes: dict, said: str) -> None:
@@ -284,7 +264,7 @@ def test_a_model_without_gradients_is_refused() -> None:
     hf = tiny_model("llama")
     model = headscope.load(hf, tiny_tokenizer())
     hf.model.layers[2].register_forward_hook(lambda module, args, out: out.detach())
-    probe = DuoGate(prompts=Given(samples=2), sink=SINK, window=WINDOW)
+    probe = DuoGate(prompts=_Given(samples=2), sink=SINK, window=WINDOW)
     with pytest.raises(HeadscopeError, match="'duo_gate' differentiates the model"):
         headscope.scan(model, [probe])
 
@@ -307,7 +287,7 @@ def test_slopes_that_are_no_numbers_move_no_gate(monkeypatch: pytest.MonkeyPatch
 def test_a_loss_that_is_no_number_stops_and_keeps_what_was_there(tmp_path: Path) -> None:
     hf = tiny_model("llama")
     model = headscope.load(hf, tiny_tokenizer())
-    probe = DuoGate(prompts=Given(samples=2), sink=SINK, window=WINDOW, steps=8, lr=0.1)
+    probe = DuoGate(prompts=_Given(samples=2), sink=SINK, window=WINDOW, steps=8, lr=0.1)
 
     def spoil(key: str, done: int, total: int) -> None:
         if done == 6:

@@ -9,7 +9,6 @@ reading_induction, late_induction, ...) are the near misses, and so are those th
 near (previous_token, copying_previous_token, two_back).
 """
 
-import itertools
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from answered import _Given, nothing_square_is_kept, prompts
 from conftest import opened
 from organism_prompts import _Haystack
 from organisms import Organism, learned_position_organism, whole_organism
@@ -25,7 +25,6 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.testing import assert_close
-from transformers import LlamaConfig, LlamaForCausalLM
 
 import headscope
 from headscope.answering import greedy_answer
@@ -34,32 +33,15 @@ from headscope.blocks import _BLOCK
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.model import HeadModel
-from headscope.probes.elastic import Rules, plan
 from headscope.probes.gradients import differentiated, frozen
 from headscope.probes.influence import entry_influence, influence_by_distance
 from headscope.probes.moa_span import MoaSpan
 from headscope.prompts import Prompt, Repeated
-from headscope.prompts.base import PromptFamily
 from headscope.stack import Attend
 
 HIGH = {"induction", "recent_induction", "suppressing_induction"}
 EITHER = {"scrambling", "counting", "aging"}
 BLOCK, SINK = 4, 3
-
-
-def prompts(count: int = 2, length: int = 30) -> list[Prompt]:
-    drawn = torch.randint(3, 90, (count, length + 4), generator=torch.Generator().manual_seed(2))
-    return [Prompt(tuple(x[:length]), answer_ids=tuple(x[length:])) for x in drawn.tolist()]
-
-
-class Given(Repeated):
-    """Random tokens, and an answer."""
-
-    def prompt(self, index: int, tokenizer: object) -> Prompt:
-        return prompts(index + 1, 30 + 10 * (index % 2))[index]
-
-
-PromptFamily.registry.pop("given", None)
 
 
 def area(organism: Organism, scores: np.ndarray) -> float:
@@ -214,68 +196,8 @@ def test_tiles_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_close(influence_by_distance(layer, BLOCK, SINK), want, atol=1e-6, rtol=1e-4)
 
 
-def test_rules_cut_spans_and_count_pairs() -> None:
-    rules = Rules((20, 40), 4, 3)
-    assert len({tuple(row) for row in rules.spans.tolist()}) == len(rules.grid)
-    assert rules.spans.min() == 0
-    assert rules.spans.max(0).tolist() == [5, 10]
-    i, j = np.arange(40)[:, None], np.arange(40)
-    influence = np.random.default_rng(0).random((2, 10))
-    lost = rules.lost([influence[:, :5], influence])
-    for at, ((alpha, beta), spans) in enumerate(zip(rules.grid, rules.spans, strict=True)):
-        for place, n in enumerate(rules.lengths):
-            span = 4 * min(max(round((alpha + beta * n) / 4), 0), n // 4)
-            assert spans[place] == span // 4
-            kept = ((j <= i) & ((i - j < span) | (j < 3)))[:n, :n]
-            assert_close(rules.density[at, place], kept.sum() / (n * (n + 1) / 2))
-            assert_close(lost[0, at, place], influence[0, span // 4 : -(-n // 4)].sum())
-
-
-@pytest.mark.parametrize("limit", [1, 2])
-@pytest.mark.parametrize("seed", range(6))
-def test_a_plan_loses_no_more_than_the_best_of_all(limit: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    density = np.sort(rng.random((4, 2)), 0)
-    density[0] = 0.05
-    lost = np.sort(rng.random((2, 3, 4, 2)) ** 4, 2)[:, :, ::-1]
-    budget = 0.45
-    best = np.inf
-    layers = [x for x in itertools.product(range(4), repeat=3) if len(set(x)) <= limit]
-    for one, other in itertools.product(layers, layers):
-        rules = np.array([one, other])
-        if (density[rules].mean((0, 1)) <= budget + 1e-12).all():
-            at = np.take_along_axis(lost.sum(-1), rules[..., None], 2)
-            best = min(best, float(at.sum()))
-    found = plan(lost, density, budget, limit)
-    assert (density[found.rules].mean((0, 1)) <= budget + 1e-9).all()
-    assert all(len(set(row)) <= limit for row in found.rules.tolist())
-    assert found.bound <= best + 1e-9
-    assert found.lost >= best - 1e-9
-    # With two layers the choices of a linear programme are few; more make this gap smaller.
-    assert found.lost <= best + 0.1 * (lost.sum(-1)[:, :, 0].sum() - best)
-
-
-def test_a_plan_of_a_whole_model_is_near_its_bound() -> None:
-    rng, rules = np.random.default_rng(0), Rules((256, 512, 1024), 32, 32)
-    reach = rng.uniform(0.02, 1.5, (72, 1))
-    influence = [rng.lognormal(0, 2, (72, 1)) * np.exp(-reach * np.arange(n)) for n in (8, 16, 32)]
-    lost = rules.lost([each / each.sum() for each in influence]).reshape(24, 3, -1, 3)
-    found = plan(lost, rules.density, 0.5)
-    assert (rules.density[found.rules].mean((0, 1)) <= 0.5 + 1e-6).all()
-    assert found.bound <= found.lost <= 1.03 * found.bound
-    assert plan(lost, rules.density, 1.0).lost < 1e-9
-
-
-def test_without_any_influence_nothing_is_kept() -> None:
-    rules = Rules((40, 80), 4, 4)
-    found = plan(np.zeros((2, 3, len(rules.grid), 2)), rules.density, 0.5)
-    assert found.lost == found.bound == 0
-    with pytest.raises(ValueError, match="do not fit"):
-        plan(np.zeros((2, 3, len(rules.grid), 2)), rules.density, 0.01)
-
-
 def test_backends_and_a_scan_that_was_cut_off_agree(tmp_path: Path) -> None:
-    probe = MoaSpan(prompts=Given(samples=4), block=BLOCK, sink=SINK)
+    probe = MoaSpan(prompts=_Given(samples=4), block=BLOCK, sink=SINK)
     maps = [
         headscope.scan(opened("llama", backend), [probe]) for backend in ("hf", "nnsight", "lens")
     ]
@@ -305,35 +227,15 @@ def test_backends_and_a_scan_that_was_cut_off_agree(tmp_path: Path) -> None:
 
 
 def test_nothing_square_is_held() -> None:
-    config = LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-        pad_token_id=0,
-    )  # fmt: skip
-    model = headscope.load(LlamaForCausalLM(config).eval(), opened("llama").tokenizer)
-
-    def kept(length: int) -> list[int]:
-        sizes: list[int] = []
-
-        def see(x: Tensor) -> Tensor:
-            sizes.append(x.numel())
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(see, lambda x: x):
-            differentiated(model, prompts(1, length)[0])
-        return sizes
-
-    short, long = kept(400), kept(1600)
-    assert max(long) < 1600**2 / 8
-    assert sum(long) < 4.5 * sum(short)
+    nothing_square_is_kept(differentiated)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"prompts": Repeated(samples=2, block=20, times=2)}, "the likelihood of an answer"),
-        ({"prompts": Given(samples=2), "block": 16}, "a prompt has 30; use longer prompts"),
-        ({"prompts": Given(samples=2), "density": 0.05}, "alone keeps 0"),
+        ({"prompts": _Given(samples=2), "block": 16}, "a prompt has 30; use longer prompts"),
+        ({"prompts": _Given(samples=2), "density": 0.05}, "alone keeps 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changes: dict, said: str) -> None:
@@ -355,7 +257,7 @@ def test_fields_that_make_no_sense_are_refused() -> None:
 
 
 def test_scores_are_made_of_losses_by_span() -> None:
-    probe = MoaSpan(prompts=Given(samples=2), block=BLOCK, sink=SINK, own=False)
+    probe = MoaSpan(prompts=_Given(samples=2), block=BLOCK, sink=SINK, own=False)
     found = headscope.scan(opened("llama"), [probe])
     for row, prompt in enumerate(prompts(2, 30)[:1]):
         layers = differentiated(opened("llama"), prompt)
@@ -385,7 +287,7 @@ def test_the_answer_is_the_models_own_or_the_expected_one_if_it_has_none(
 
 
 def test_query_heads_need_not_share_rules() -> None:
-    probe = MoaSpan(prompts=Given(samples=2), block=BLOCK, sink=SINK, grouped=False, rules=1)
+    probe = MoaSpan(prompts=_Given(samples=2), block=BLOCK, sink=SINK, grouped=False, rules=1)
     found = headscope.scan(opened("llama"), [probe])
     for name in ("moa_alpha", "moa_beta"):
         assert (found[name].values[0] == found[name].values[0, :, :1]).all()
@@ -393,7 +295,7 @@ def test_query_heads_need_not_share_rules() -> None:
 
 def test_it_says_what_it_costs() -> None:
     said: list[str] = []
-    probe = MoaSpan(prompts=Given(samples=2), block=BLOCK, sink=SINK)
+    probe = MoaSpan(prompts=_Given(samples=2), block=BLOCK, sink=SINK)
     headscope.scan(opened("llama"), [probe], announce=said.append)
     assert "4 passes forward and 2 backward over 38 tokens each" in said[0]
 
@@ -401,7 +303,7 @@ def test_it_says_what_it_costs() -> None:
 def test_gradients_that_are_no_numbers_stop_it() -> None:
     hf = type(opened("llama").hf)(opened("llama").hf.config).eval()
     model = headscope.load(hf, opened("llama").tokenizer)
-    probe = MoaSpan(prompts=Given(samples=2), block=BLOCK, sink=SINK)
+    probe = MoaSpan(prompts=_Given(samples=2), block=BLOCK, sink=SINK)
 
     def spoil(key: str, done: int, total: int) -> None:
         hf.model.norm.weight.fill_(torch.nan)
