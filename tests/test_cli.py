@@ -78,9 +78,6 @@ def headscope(*args: Any) -> tuple[int, str, str]:
     argv, sys.argv = sys.argv, ["headscope", *map(str, args)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            from headscope import terminal
-
-            terminal.out.file, terminal.err.file = out, err
             try:
                 cli.main()
                 code = 0

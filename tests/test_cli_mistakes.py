@@ -30,10 +30,6 @@ def headscope(*args: Any) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["headscope", *map(str, args)])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            from headscope import terminal
-
-            patch.setattr(terminal.out, "file", out)
-            patch.setattr(terminal.err, "file", err)
             with pytest.raises(SystemExit) as stop:
                 cli.main()
     return int(stop.value.code or 0), out.getvalue(), err.getvalue()

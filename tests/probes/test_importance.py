@@ -22,7 +22,7 @@ from conftest import opened
 from organism_prompts import HAYSTACK
 from organisms import Organism, rope_organism, whole_organism
 from sklearn.metrics import roc_auc_score
-from tiny import reference_model, tiny_tokenizer
+from tiny import reference_model, tiny_model, tiny_tokenizer
 from torch import Tensor
 
 import headscope
@@ -128,7 +128,7 @@ def test_backends_agree(architecture: str, backend: str) -> None:
 
 def test_signs_of_prompts_do_not_cancel_and_their_order_does_not_matter() -> None:
     """Each prompt has gradients of its own; a port that lets them add up fails this."""
-    model = opened("llama")
+    model = headscope.load(tiny_model("llama"), tiny_tokenizer())
     alone = torch.stack([importance(model, prompt) for prompt in PROMPTS])
     again = torch.stack([importance(model, prompt) for prompt in reversed(PROMPTS)])
     torch.testing.assert_close(alone, again.flip(0))
