@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from headscope import subset
 from headscope.answers import RowStats, block_map, column_means, mass, mass_on_sets, row_stats
 from headscope.blocks import (
     Slots,
@@ -36,6 +37,7 @@ from headscope.edits import Bias, Edit, Keys, Restriction, as_indices, key_mask
 from headscope.errors import HeadscopeError
 from headscope.merge import Part
 from headscope.patterns.base import Pattern
+from headscope.patterns.selection import Selection
 from headscope.sweep import Sweep, sweep
 
 if TYPE_CHECKING:
@@ -180,43 +182,43 @@ class Attention:
         bias = Bias.of(self, keys, amount, heads)
         return dataclasses.replace(self, known_lse=None, edits=(*self.edits, bias))
 
-    def with_pattern(self, pattern: Pattern, heads: Any = None) -> "Attention":
-        """Let the given query heads (all if left out) see only the keys inside a pattern."""
+    def with_pattern(
+        self,
+        pattern: Pattern | Selection,
+        heads: Any = None,
+        rows: Bool[Tensor, "batch query"] | None = None,
+    ) -> "Attention":
+        """Let some heads see only the keys inside a pattern, or those of a selection.
+
+        Args:
+            pattern: a selection was made for all heads of this attention.
+            heads: query heads; all if left out.
+            rows: the queries that it is about; all if left out.
+        """
         index = as_indices(heads, self.n_heads, "head")
         chosen = torch.zeros(self.n_heads, dtype=torch.bool).index_fill(0, index, True)
-        restriction = Restriction(pattern, chosen.to(self.q.device), bool(chosen.all()))
+        everywhere = rows is None and bool(chosen.all())
+        restriction = Restriction(pattern, chosen.to(self.q.device), everywhere, rows)
         return dataclasses.replace(self, known_lse=None, edits=(*self.edits, restriction))
+
+    def some_heads(self, heads: Any) -> "Attention":
+        """Some query heads alone, with the KV heads that they read.
+
+        Args:
+            heads: their indices, ascending, as many of each KV head that is read.
+
+        Raises:
+            HeadscopeError: there are none, or they are others than that.
+        """
+        return subset.some_heads(self, heads)
 
     def head(self, head: int) -> "Attention":
         """One query head alone, with its kv_head."""
-        (index,) = as_indices([head], self.n_heads, "head").tolist()
-        kv, one = slice(index // self.group, index // self.group + 1), slice(index, index + 1)
-        per_head = self.key_positions.ndim == 3
-        return dataclasses.replace(
-            self,
-            q=self.q[:, one],
-            k=self.k[:, kv],
-            v=self.v[:, kv],
-            key_positions=self.key_positions[:, kv] if per_head else self.key_positions,
-            sink_logits=None if self.sink_logits is None else self.sink_logits[one],
-            mask=self.mask if self.mask is None or self.mask.shape[1] == 1 else self.mask[:, one],
-            edits=tuple(edit.head(index) for edit in self.edits),
-            known_lse=None if self.known_lse is None else self.known_lse[:, one],
-        )
+        return subset.some_heads(self, [head])
 
     def batch_row(self, row: int) -> "Attention":
         """One sequence of the batch alone."""
-        one = slice(row, row + 1)
-        cut = {
-            name: getattr(self, name)[one]
-            for name in ("q", "k", "v", "query_positions", "key_positions")
-        }
-        for name in ("mask", "hidden", "known_lse"):
-            value = getattr(self, name)
-            cut[name] = None if value is None else value[one]
-        edits = tuple(edit.batch_row(row) for edit in self.edits)
-        rope = None if self.rope is None else self.rope.batch_row(row)
-        return dataclasses.replace(self, **cut, edits=edits, rope=rope)
+        return subset.batch_row(self, row)
 
     # ---- answers ---------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from headscope.edits import as_indices
 from headscope.patterns.base import Pattern
+from headscope.patterns.selection import Selection
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -86,7 +87,9 @@ def budget(attention: "Attention") -> int:
     return _BLOCK.get(attention.q.device.type, _BLOCK["cpu"])
 
 
-def inside(attention: "Attention", pattern: Pattern, rows: Tensor, keys: slice) -> list[slice]:
+def inside(
+    attention: "Attention", pattern: Pattern | Selection, rows: Tensor, keys: slice
+) -> list[slice]:
     """The parts of a slice of keys that a pattern can touch, where slots are positions."""
     slots = attention.slots
     if slots is None or slots.padded or len(rows) == 0:

@@ -6,12 +6,14 @@ import headscope.evals
 import headscope.export
 import headscope.interventions
 import headscope.patterns
+import headscope.patterns.selectors
 import headscope.probes
 import headscope.prompts
 from headscope.evals.base import Eval
 from headscope.export.base import Format
 from headscope.interventions.base import Intervention
 from headscope.patterns.base import Pattern
+from headscope.patterns.selectors.base import Selector
 from headscope.probes.base import Probe
 from headscope.prompts.base import PromptFamily
 from headscope.registry import load_all
@@ -34,6 +36,12 @@ def families() -> dict[str, type[PromptFamily]]:
 def patterns() -> dict[str, type[Pattern]]:
     """All patterns by name."""
     return load_all(headscope.patterns, Pattern)
+
+
+@cache
+def selectors() -> dict[str, type[Selector]]:
+    """All selectors by name."""
+    return load_all(headscope.patterns.selectors, Selector)
 
 
 @cache

@@ -1,14 +1,15 @@
 """Changes to the logits of one attention, and the sets of keys and heads they name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
 from headscope.patterns.base import Pattern
+from headscope.patterns.selection import Selection
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -48,12 +49,11 @@ class Bias:
         rows = queries if self.amount.shape[-1] > 1 else torch.zeros_like(queries)
         return torch.where(chosen, self.amount[..., rows], 0)
 
-    def head(self, head: int) -> "Bias":
-        one = slice(head, head + 1)
+    def some_heads(self, index: Int[Tensor, " some"]) -> "Bias":
         keys = self.keys
         if isinstance(keys, Tensor) and keys.shape[1] > 1:
-            keys = keys[:, one]
-        return Bias(keys, self.amount[:, one] if self.amount.shape[1] > 1 else self.amount)
+            keys = keys[:, index]
+        return Bias(keys, self.amount[:, index] if self.amount.shape[1] > 1 else self.amount)
 
     def batch_row(self, row: int) -> "Bias":
         one = slice(row, row + 1)
@@ -65,25 +65,38 @@ class Bias:
 
 @dataclass(frozen=True, eq=False)
 class Restriction:
-    """The chosen heads see only the keys inside a pattern."""
+    """The chosen heads see only the keys inside a pattern, or those of a selection."""
 
-    pattern: Pattern
+    pattern: Pattern | Selection
     heads: Bool[Tensor, " head"]
-    everywhere: bool = False  # known to name all heads, without asking a device
+    everywhere: bool = False  # known to name all heads and rows, without asking a device
+    rows: Bool[Tensor, "batch query"] | None = None  # the others see what they saw
     amount: None = None
 
     def logits(self, attention: "Attention", queries: Tensor, keys: Tensor) -> Tensor:
-        inside = key_mask(attention, self.pattern, queries, keys)
+        if isinstance(self.pattern, Selection):
+            inside = self.pattern.mask(attention, queries, keys)
+        else:
+            inside = key_mask(attention, self.pattern, queries, keys)
+        if self.rows is not None:
+            inside = inside | ~self.rows[:, None][..., queries]
         if self.everywhere:  # without an axis of heads, which would multiply every mask
             return torch.where(inside, 0.0, -torch.inf)
         heads = self.heads.reshape(1, -1, *(1,) * (inside.ndim - 2))
         return torch.where(inside | ~heads, 0.0, -torch.inf)
 
-    def head(self, head: int) -> "Restriction":
-        return Restriction(self.pattern, self.heads[head : head + 1], self.everywhere)
+    def some_heads(self, index: Int[Tensor, " some"]) -> "Restriction":
+        pattern = self.pattern
+        if isinstance(pattern, Selection):
+            pattern = pattern.heads(index)
+        return replace(self, pattern=pattern, heads=self.heads[index])
 
     def batch_row(self, row: int) -> "Restriction":
-        return self
+        pattern = self.pattern
+        if isinstance(pattern, Selection):
+            pattern = pattern.batch_row(row)
+        rows = None if self.rows is None else self.rows[row : row + 1]
+        return replace(self, pattern=pattern, rows=rows)
 
 
 Edit = Bias | Restriction

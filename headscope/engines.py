@@ -15,6 +15,7 @@ from headscope.edits import Restriction
 from headscope.errors import HeadscopeError
 from headscope.merge import merge, with_sink
 from headscope.patterns.base import Pattern
+from headscope.patterns.selection import Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ def _masked(attention: Attention) -> tuple[Tensor, Tensor | None]:
     return torch.cat(zs, 2), None if lses[0] is None else torch.cat(lses, 2)
 
 
-def _pattern_of_all(attention: Attention) -> Pattern | None:
+def _pattern_of_all(attention: Attention) -> Pattern | Selection | None:
     """A pattern outside of which no head sees anything."""
     for edit in attention.edits:
         if isinstance(edit, Restriction) and edit.everywhere:
@@ -131,7 +132,7 @@ def _pattern_of_all(attention: Attention) -> Pattern | None:
 
 
 def _keys_inside(
-    attention: Attention, pattern: Pattern, rows: Tensor, keys: slice
+    attention: Attention, pattern: Pattern | Selection, rows: Tensor, keys: slice
 ) -> slice | Tensor:
     """The keys of a slice that a pattern lets some of the rows see."""
     parts = inside(attention, pattern, rows, keys) or [slice(keys.start, keys.start + 1)]

@@ -29,9 +29,9 @@ def headscope(*args: Any) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["headscope", *map(str, args)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            with pytest.raises(SystemExit) as stop:
-                cli.main()
+        redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+        with redirected[0], redirected[1], pytest.raises(SystemExit) as stop:
+            cli.main()
     return int(stop.value.code or 0), out.getvalue(), err.getvalue()
 
 

@@ -15,3 +15,9 @@ class Full(Pattern):
         return torch.ones(torch.broadcast_shapes(query.shape, key.shape), dtype=torch.bool).to(
             query.device
         )
+
+    def key_ranges(self, first: int, last: int) -> list[tuple[int, int]]:
+        return [(0, last + 1)]
+
+    def density(self, n: int) -> float:
+        return 1.0

@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Int
@@ -9,29 +10,54 @@ from headscope.patterns.base import Pattern
 
 @dataclass(frozen=True)
 class Streaming(Pattern):
-    """The first `sink` tokens and the last `window` ones, the query's own among them.
+    """The first `sink` tokens and the last ones, the query's own among them.
 
-    key < sink  or  query - key < window, with sink and window in tokens.
+    key < sink  or  query - key < window + floor(growth * (query + 1)), in tokens.
 
-    Source: StreamingLLM (Xiao et al. 2023, arXiv 2309.17453), section 3.2; DuoAttention
-    (Xiao et al. 2024, arXiv 2410.10819) calls the same shape a streaming head.
+    The window may grow with the text that is read so far, as the spans alpha + beta N of MoA do;
+    MoA gives all rows of a text of N tokens the window of the last one, which is `at(N)`.
+
+    Source: StreamingLLM (Xiao et al. 2023, arXiv 2309.17453), section 3.2, the A-shape of
+    MInference (Jiang et al. 2024, arXiv 2407.02490); DuoAttention (Xiao et al. 2024, arXiv
+    2410.10819) calls the same shape a streaming head. The growing window: MoA (Fu et al. 2024,
+    arXiv 2406.14909), section 3.
+
+    Attributes:
+        sink: tokens.
+        window: tokens; it may be 0 or less only where it grows, and counts as 1 at least.
+        growth: tokens of window for each token of text, 0 to 1.
     """
 
     sink: int = 4
     window: int = 64
+    growth: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.sink < 0 or self.window < 1:
+        if self.sink < 0 or not 0 <= self.growth <= 1 or (self.window < 1 and not self.growth):
             raise HeadscopeError(
-                "A streaming pattern needs sink >= 0 and window >= 1, not "
-                f"sink={self.sink}, window={self.window}."
+                "A streaming pattern needs sink >= 0, growth from 0 to 1, and window >= 1 unless "
+                f"it grows, not sink={self.sink}, window={self.window}, growth={self.growth}."
             )
 
     def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        return (key < self.sink) | (query - key < self.window)
+        window: Tensor | int = self.window
+        if self.growth:
+            grown = ((query + 1).double() * self.growth).floor().long()
+            window = (grown + self.window).clamp(min=1)
+        return (key < self.sink) | (query - key < window)
+
+    def _window_of(self, n: int) -> int:
+        return max(1, self.window + math.floor(self.growth * n)) if self.growth else self.window
+
+    def at(self, n: int) -> "Streaming":
+        return Streaming(self.sink, self._window_of(n)) if self.growth else self
+
+    def held(self) -> tuple[int, int] | None:
+        return None if self.growth else (self.sink, self.window)
 
     def key_ranges(self, first: int, last: int) -> list[tuple[int, int]]:
-        sink, start = min(self.sink, last + 1), max(first - self.window + 1, 0)
+        # A window grows by one token a row at most, so that the first row sees furthest back.
+        sink, start = min(self.sink, last + 1), max(first - self._window_of(first + 1) + 1, 0)
         if start <= sink:
             return [(0, last + 1)]
         return [(0, sink), (start, last + 1)] if sink else [(start, last + 1)]

@@ -1,0 +1,56 @@
+"""Selectors: budgets that are spent on the keys which matter for the text at hand."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from headscope.patterns.full import Full
+from headscope.patterns.selection import Selection
+from headscope.registry import Registered
+
+if TYPE_CHECKING:
+    from headscope.attention import Attention
+
+
+@dataclass(frozen=True)
+class Selector(Registered, ABC):
+    """Which keys the rows of one attention see, chosen by its queries and keys.
+
+    Subclasses are frozen dataclasses of a few numbers with `select` written; being in the folder
+    registers them. What they see of later queries makes a full pass differ from steps.
+    """
+
+    registry: ClassVar[dict[str, "type[Selector]"]] = {}
+    paper: ClassVar[str]
+    decodes: ClassVar[bool] = False  # also chooses for a single query; others see everything then
+
+    @abstractmethod
+    def select(self, attention: "Attention") -> Selection:
+        """The selection for these queries and keys, made in memory that grows with their number."""
+
+    def resolve(self, attention: "Attention") -> Selection:
+        """The selection; everything in a decode step of a method that is one for prompts."""
+        step = attention.n_queries == 1 and attention.n_keys > 1
+        if attention.n_queries == 0 or (step and not self.decodes):
+            return Selection(ranges=Full())
+        return self.select(attention)
+
+    def at(self, n: int) -> "Selector":
+        """The selector for a text of n tokens: itself, as its budget is one of the text at hand."""
+        return self
+
+    def held(self) -> None:
+        """Every key may be chosen again."""
+        return
+
+    def density(self, n: int) -> float | None:
+        """Share of all causal pairs of n tokens that the budget allows; None if the text decides.
+
+        An upper bound where blocks overlap with what is always seen.
+        """
+        return None
+
+    def to_dict(self) -> dict[str, int | float | str]:
+        """The selector as plain JSON values: its name and its numbers."""
+        return {"rule": self.name, **dataclasses.asdict(self)}

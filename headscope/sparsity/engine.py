@@ -1,0 +1,103 @@
+"""The engine that runs a profile: the reference in torch, one call for heads that are alike."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from headscope.attention import Attention
+from headscope.engines import Attended, dense
+from headscope.patterns.base import Pattern
+from headscope.patterns.full import Full
+from headscope.patterns.rules import Rule
+from headscope.patterns.selection import Selection
+from headscope.run import Part
+from headscope.sparsity.profile import SparseProfile
+
+
+@dataclass(frozen=True, eq=False)
+class SparseEngine:
+    """Computes z of every head over the keys that its rule lets it see, and no others.
+
+    Attributes:
+        profile: rules by layer and head.
+        part: the rows that they hold in; the others see everything.
+    """
+
+    profile: SparseProfile
+    part: Part = "all"
+
+    def __call__(self, attention: Attention) -> Attended:
+        return self.on_heads(attention, range(attention.n_heads))
+
+    def on_heads(self, attention: Attention, heads: Sequence[int]) -> Attended:
+        """The same for an attention that has only some of its layer's query heads.
+
+        Args:
+            heads: their indices in the layer.
+        """
+        of_layer = self.profile.of_layer(attention.layer)
+        return attend_sparsely(attention, [of_layer[head] for head in heads], self._rows(attention))
+
+    def _rows(self, attention: Attention) -> Bool[Tensor, "batch query"] | None:
+        """The rows that rules hold in; None for all of them."""
+        if self.part == "all":
+            return None
+        assert attention.run is not None  # a model's attention always has one
+        rows = attention.run.rows_in(self.part, attention.query_positions)
+        real = attention.query_positions >= 0
+        return None if bool((rows | ~real).all()) else rows
+
+
+def attend_sparsely(
+    attention: Attention, rules: Sequence[Rule], rows: Bool[Tensor, "batch query"] | None = None
+) -> Attended:
+    """Attention of one layer in which every query head has a rule.
+
+    Args:
+        rules: of the query heads of this attention, in order.
+        rows: the queries that they hold for; all if left out.
+    """
+    if rows is not None and not bool(rows.any()):
+        return dense(attention)
+    different = [rule for rule in dict.fromkeys(rules) if rule != Full()]
+    if not different:
+        return dense(attention)
+    selections = {rule: rule.resolve(attention) for rule in different}
+    run = attention  # with all that was hidden, for those who look at it afterwards
+    for rule, selection in selections.items():
+        alike = [head for head, other in enumerate(rules) if other == rule]
+        run = run.with_pattern(_plain(selection), alike, rows)
+    z = attention.v.new_empty(*attention.q.shape[:3], attention.v.shape[3])
+    lse: Tensor | None = None
+    for rule, heads in even_groups(rules, attention.group):
+        index = torch.tensor(heads, device=z.device)
+        part = attention.some_heads(heads)
+        if rule in selections:
+            part = part.with_pattern(_plain(selections[rule].heads(index)), rows=rows)
+        done = dense(part)
+        z[:, index] = done.z
+        if lse is None:
+            lse = done.lse.new_empty(z.shape[:3])
+        lse[:, index] = done.lse
+    return Attended(z, run, lse)
+
+
+def even_groups(rules: Sequence[Rule], group: int) -> Iterator[tuple[Rule, list[int]]]:
+    """Query heads of one rule, cut so that each KV head of a part is read by as many of them."""
+    for rule in dict.fromkeys(rules):
+        by_kv: dict[int, list[int]] = defaultdict(list)
+        for head, other in enumerate(rules):
+            if other == rule:
+                by_kv[head // group].append(head)
+        for size in sorted({len(heads) for heads in by_kv.values()}):
+            yield rule, [head for heads in by_kv.values() if len(heads) == size for head in heads]
+
+
+def _plain(selection: Selection) -> Pattern | Selection:
+    """A selection that is a pattern alone, as that: it needs no axis of heads."""
+    alone = selection.blocks is None and selection.columns is None
+    return selection.ranges if alone and selection.ranges is not None else selection
