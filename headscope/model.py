@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from headscope.backends.base import Backend
 from headscope.backends.discover import decoder_of
 from headscope.errors import HeadscopeError
+from headscope.fingerprint import fingerprint
 from headscope.heads import Head
 from headscope.prompts.base import Prompt
 from headscope.stack import Life, Middleware, Observer, Stack
@@ -109,18 +109,8 @@ class HeadModel:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over a thousand evenly spaced entries of every parameter.
-
-        Names are left out, since a bridge gives modules other ones.
-        """
-        samples = set()
-        for parameter in self.backend.parameters():
-            flat = parameter.detach().flatten()
-            some = flat[:: max(1, len(flat) // 1000)].cpu().contiguous()
-            samples.add(
-                repr(tuple(parameter.shape)).encode() + some.view(torch.uint8).numpy().tobytes()
-            )
-        return sha256(b"".join(sorted(samples))).hexdigest()
+        """SHA-256 of the weights; see `fingerprint`."""
+        return fingerprint(self.backend.parameters())
 
     # ---- weights ---------------------------------------------------------------------------
 

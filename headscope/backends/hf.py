@@ -30,7 +30,7 @@ class HFBackend(Backend):
     attention_name = NAME
 
     def __init__(self, hf: PreTrainedModel) -> None:
-        AttentionInterface.register(NAME, _attention)
+        AttentionInterface.register(NAME, attention_for_transformers)
         AttentionMaskInterface.register(NAME, geometry_mask)
         self._outermost: nn.Module | None = None
         self._given: tuple[Any, dict[str, Any]] = ((), {})  # what its pass was called with
@@ -130,7 +130,10 @@ class HFBackend(Backend):
             self.current, self._given = None, ((), {})
 
 
-def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+def attention_for_transformers(
+    module: nn.Module, *args: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """The function behind `attn_implementation="headscope"`: z, and no weights."""
     return attention_function(module, *args, **kwargs)[0], None
 
 
@@ -165,7 +168,8 @@ def attention_function(
     if backend is None or site is None:
         raise HeadscopeError(
             f"This {type(module).__name__} belongs to no model that headscope opened; open the "
-            "whole model with headscope.load()."
+            "whole model with headscope.load(), or give it a profile with "
+            "headscope.sparsity.use_profile()."
         )
     where = f"{type(backend.hf).__name__}, layer {site.layer}"
     if dropout:

@@ -60,9 +60,12 @@ class SparseAttention(_InPart, _Cache):
     def __call__(self, model: "HeadModel") -> Iterator["HeadModel"]:
         self.check(model)
         self._refuse_company(model)
-        engine = SparseEngine(self.profile, self.part)
-        with model.backend.attached(), model.stack.computed_by(engine):
+        with model.backend.attached(), model.stack.computed_by(self.engine()):
             yield model
+
+    def engine(self) -> SparseEngine:
+        """What computes z while it is in force."""
+        return SparseEngine(self.profile, self.part)
 
     def kept_keys(
         self, model: "HeadModel", tokens: int, new: int = 1

@@ -1,6 +1,5 @@
 """Patterns: statements about who may see whom, made from positions alone."""
 
-import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from headscope.patterns.selection import Selection
+from headscope.patterns.written import Written
 from headscope.registry import Registered
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _ROWS = 4096  # more rows than these are counted by evenly spaced ones
 
 
 @dataclass(frozen=True)
-class Pattern(Registered, ABC):
+class Pattern(Written, Registered, ABC):
     """Which keys a query may see, from positions alone; causality is always added by its user.
 
     The same object is a region for a probe (how much mass falls inside), a restriction for an
@@ -71,10 +71,6 @@ class Pattern(Registered, ABC):
     def resolve(self, attention: "Attention") -> Selection:
         """What the pattern means for one attention: itself."""
         return Selection(ranges=self)
-
-    def to_dict(self) -> dict[str, int | float | str]:
-        """The pattern as plain JSON values: its name and its numbers."""
-        return {"rule": self.name, **dataclasses.asdict(self)}
 
 
 @lru_cache(maxsize=4096)

@@ -228,13 +228,14 @@ class SparseProfile(Kept):
         grid = [[rule.at(n) for rule in self.of_layer(layer)] for layer in self.model.layers]
         return SparseProfile.of(self.model, grid, notes=self.notes)
 
-    def check(self, model: "HeadModel") -> None:
+    def check(self, model: "HeadModel | ProfiledModel") -> None:
         """Refuse a model that it was not made for.
 
         Raises:
             HeadscopeError: the shape is another, or the weights are.
         """
-        here, mine = ProfiledModel.of(model), self.model
+        here = model if isinstance(model, ProfiledModel) else ProfiledModel.of(model)
+        mine = self.model
         shape = ("layers", "n_heads", "n_kv_heads", "d_head")
         if any(getattr(here, name) != getattr(mine, name) for name in shape):
             raise HeadscopeError(

@@ -1,12 +1,12 @@
 """Selectors: budgets that are spent on the keys which matter for the text at hand."""
 
-import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from headscope.patterns.full import Full
 from headscope.patterns.selection import Selection
+from headscope.patterns.written import Written
 from headscope.registry import Registered
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Selector(Registered, ABC):
+class Selector(Written, Registered, ABC):
     """Which keys the rows of one attention see, chosen by its queries and keys.
 
     Subclasses are frozen dataclasses of a few numbers with `select` written; being in the folder
@@ -50,7 +50,3 @@ class Selector(Registered, ABC):
         An upper bound where blocks overlap with what is always seen.
         """
         return None
-
-    def to_dict(self) -> dict[str, int | float | str]:
-        """The selector as plain JSON values: its name and its numbers."""
-        return {"rule": self.name, **dataclasses.asdict(self)}
