@@ -34,7 +34,7 @@ class SparseAttention(_InPart, _Cache):
     MInference (Jiang et al. 2024, arXiv 2407.02490); each rule names its own.
 
     Attributes:
-        profile: a `SparseProfile`, or the path of one in text.
+        profile: its rules; in text, the path of one.
         part: rows in which it holds, as in `Ablate`.
     """
 
@@ -45,7 +45,6 @@ class SparseAttention(_InPart, _Cache):
     part: Part = "all"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "profile", SparseProfile.given(self.profile))
         self._check_part()
 
     @property
