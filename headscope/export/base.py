@@ -182,23 +182,35 @@ class Format(Registered, ABC):
 
     def _content(self, file: Path) -> bytes:
         try:
-            if not file.is_file():
-                raise self._refusal(file, "there is no such file")
-            with file.open("rb") as opened:
-                content = opened.read(self.limit + 1)
-        except OSError as error:
-            raise self._refusal(file, error.strerror or str(error)) from error
-        if len(content) > self.limit:
-            raise self._refusal(file, f"it has more than {self.limit // MEGABYTE} MB")
-        if content.count(b":") > MOST_NAMES:
-            raise self._refusal(file, f"it names more than {MOST_NAMES:,} things")
-        return content
+            return content_of(file, self.limit)
+        except ValueError as error:
+            raise self._refusal(file, str(error)) from error
 
     def _refusal(self, path: Path, what: str) -> HeadscopeError:
         return HeadscopeError(
             f"{path} cannot be read as {self.name!r} ({self.reads}): {what}. Get the file again, "
             "or name another format."
         )
+
+
+def content_of(file: Path, limit: int) -> bytes:
+    """A file's content, read up to a limit of bytes.
+
+    Raises:
+        ValueError: in a few words, why it is not read.
+    """
+    try:
+        if not file.is_file():
+            raise ValueError("there is no such file")
+        with file.open("rb") as opened:
+            content = opened.read(limit + 1)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit // MEGABYTE} MB")
+    if content.count(b":") > MOST_NAMES:
+        raise ValueError(f"it names more than {MOST_NAMES:,} things")
+    return content
 
 
 def grid(rows: Sequence[Sequence[int | float]], of: str) -> np.ndarray:

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from headscope.export.base import Content, Format, grid
 
-_TABLE = "full_attention_heads.tsv"
+TABLE = "full_attention_heads.tsv"
 _SLACK = 0.05  # a last step of training may leave the range, which is cut off afterwards
 
 _Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
-class _Config(BaseModel):
+class Config(BaseModel):
     """What of config.json is kept; the rest is about the machine that it ran on."""
 
     model_config = ConfigDict(extra="ignore", strict=True, protected_namespaces=())
@@ -30,6 +31,24 @@ class _Config(BaseModel):
     context_length_max: _Count | None = None
     num_passkeys: _Count | None = None
     seed: _Count | None = None
+
+
+def gates_of(table: bytes) -> Float[np.ndarray, "layer kv_head"]:
+    """The table, cut to [0, 1] as DuoAttention does when it loads one.
+
+    Raises:
+        ValueError: in a few words, what is wrong with it.
+    """
+    if not table.strip():
+        raise ValueError("its table is empty")
+    text = io.StringIO(table.decode("ascii"))
+    gates = np.loadtxt(text, np.float64, comments=None, delimiter="\t", ndmin=2)
+    gates = grid(gates.tolist(), "its gates")
+    inside = (gates >= -_SLACK) & (gates <= 1 + _SLACK)  # NaN is not
+    if not inside.all():
+        layer, head = np.argwhere(~inside)[0]
+        raise ValueError(f"the gate in row {layer + 1}, column {head + 1} is not in [0, 1]")
+    return gates.clip(0, 1)
 
 
 @dataclass(frozen=True)
@@ -49,30 +68,22 @@ class DuoAttention(Format):
     per = "KV head"
 
     def recognises(self, path: Path, start: bytes) -> bool:
-        return (path / _TABLE).is_file() or (path.is_file() and path.suffix == ".tsv")
+        return (path / TABLE).is_file() or (path.is_file() and path.suffix == ".tsv")
 
     def files(self, path: Path) -> Sequence[Path]:
-        table = path / _TABLE if path.is_dir() else path
+        table = path / TABLE if path.is_dir() else path
         return [table, table.with_name("config.json")]
 
     def parse(self, path: Path, contents: Sequence[bytes]) -> Content:
         table, config = contents
-        if not table.strip():
-            raise ValueError("its table is empty")
-        text = io.StringIO(table.decode("ascii"))
-        gates = np.loadtxt(text, np.float64, comments=None, delimiter="\t", ndmin=2)
-        gates = grid(gates.tolist(), "its gates")
-        inside = (gates >= -_SLACK) & (gates <= 1 + _SLACK)  # NaN is not
-        if not inside.all():
-            layer, head = np.argwhere(~inside)[0]
-            raise ValueError(f"the gate in row {layer + 1}, column {head + 1} is not in [0, 1]")
-        told = _Config.model_validate_json(config)
+        gates = gates_of(table)
+        told = Config.model_validate_json(config)
         if not told.model_name.isprintable():
             raise ValueError("model_name in its config.json cannot be printed")
         return Content(
             spec=told.model_name,
             name=Path(told.model_name).name or told.model_name,
-            scores={"duo_gate": gates.clip(0, 1)[None]},
+            scores={"duo_gate": gates[None]},
             kv_views={"duo_gate": "native"},
             details=told.model_dump(exclude={"model_name"}, exclude_none=True),
         )

@@ -28,6 +28,18 @@ _Layers = Annotated[list[dict[_Head, _Template]], Field(max_length=MOST), FailFa
 _FILE = TypeAdapter(_Layers)
 
 
+def templates(content: bytes) -> list[list[tuple[str, int, int, int | float]]]:
+    """(kind, vertical, slash, score) of every query head, by layer.
+
+    Raises:
+        ValueError: in a few words, what is wrong with the file.
+    """
+    layers = _FILE.validate_json(content, strict=True)
+    if any(set(layer) != {str(head) for head in range(len(layer))} for layer in layers):
+        raise ValueError("a layer's heads are not numbered from 0 without a gap")
+    return [[layer[str(head)] for head in range(len(layer))] for layer in layers]
+
+
 @dataclass(frozen=True)
 class Minference(Format):
     """The sparse template that a search chose for every query head, and how well it did.
@@ -53,10 +65,7 @@ class Minference(Format):
         return re.match(rb'\[\s*\{\s*"[0-9]+"\s*:\s*\[', start) is not None
 
     def parse(self, path: Path, contents: Sequence[bytes]) -> Content:
-        layers = _FILE.validate_json(contents[0], strict=True)
-        if any(set(layer) != {str(head) for head in range(len(layer))} for layer in layers):
-            raise ValueError("a layer's heads are not numbered from 0 without a gap")
-        rows = [[layer[str(head)] for head in range(len(layer))] for layer in layers]
+        rows = templates(contents[0])
         counts = {isinstance(score, int) for row in rows for *_, score in row}
         if len(counts) > 1:
             raise ValueError("its scores are partly fractions and partly counts")

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import numpy as np
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat
 
 from headscope.export.base import MOST, Content, Format, grid
@@ -23,6 +25,21 @@ class _Plan(BaseModel):
 
     alphas: _Several[_Several[_Alpha]]
     betas: _Several[_Several[_Beta]]
+
+
+def plan_of(
+    content: bytes,
+) -> tuple[Float[np.ndarray, "layer head"], Float[np.ndarray, "layer head"]]:
+    """Its alphas, in tokens, and betas.
+
+    Raises:
+        ValueError: in a few words, what is wrong with the file.
+    """
+    plan = _Plan.model_validate_json(content)
+    alphas, betas = grid(plan.alphas, "its alphas"), grid(plan.betas, "its betas")
+    if alphas.shape != betas.shape:
+        raise ValueError(f"its alphas are {alphas.shape} and its betas {betas.shape}")
+    return alphas, betas
 
 
 @dataclass(frozen=True)
@@ -46,10 +63,7 @@ class Moa(Format):
         return re.match(rb'\{\s*"(alphas|betas)"\s*:', start) is not None
 
     def parse(self, path: Path, contents: Sequence[bytes]) -> Content:
-        plan = _Plan.model_validate_json(contents[0])
-        alphas, betas = grid(plan.alphas, "its alphas"), grid(plan.betas, "its betas")
-        if alphas.shape != betas.shape:
-            raise ValueError(f"its alphas are {alphas.shape} and its betas {betas.shape}")
+        alphas, betas = plan_of(contents[0])
         spans = (alphas + betas * _LENGTH).clip(0, _LENGTH)
         # The files of all models have the same name, and lie in folders of the model's.
         name = path.resolve().parent.name if path.stem.endswith("alpha_beta") else ""
