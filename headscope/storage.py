@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,35 @@ def write(path: Path, content: bytes) -> None:
         raise HeadscopeError(
             f"{path} could not be written: {reason}. What was saved before is intact; make room "
             "and run the same command again, or choose another folder with --out."
+        ) from error
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Make a folder of files in one step: all of them are there, or none.
+
+    Args:
+        path: a folder that is not there yet, or is empty.
+        contents: by name.
+
+    Raises:
+        HeadscopeError: something stands there already, the disk is full, or the place cannot be
+            written to.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise HeadscopeError(f"{path} is not a new or empty folder; name another place.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+            work = Path(temporary, "whole")
+            work.mkdir()
+            for name, content in contents.items():
+                write(work / name, content)
+            os.replace(work, target)
+    except OSError as error:
+        raise HeadscopeError(
+            f"{path} could not be written: {error.strerror or error}; make room, or choose "
+            "another folder."
         ) from error
 
 
