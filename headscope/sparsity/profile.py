@@ -1,5 +1,6 @@
 """The sparse profile: one rule for every query head, as a file."""
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from headscope import storage
 from headscope.errors import HeadscopeError
 from headscope.heads import Head, check_heads, label, parse_heads
 from headscope.kept import Kept
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from headscope.model import HeadModel
 
 SCHEMA = 1
+_ROW = re.compile(r"\[\n\s*\d+(?:,\n\s*\d+)*\n\s*\]")  # strings in JSON hold no line breaks
 
 
 class ProfiledModel(BaseModel):
@@ -249,6 +252,13 @@ class SparseProfile(Kept):
                 f"The profile was made for {mine.name} with other weights than {here.name} has; "
                 "plan one for this model."
             )
+
+    def save(self, path: str | Path) -> Path:
+        """Save it in one step, a layer a line, so that people can read and change it."""
+        path = Path(path)
+        text = _ROW.sub(lambda row: " ".join(row[0].split()), self.model_dump_json(indent=1))
+        storage.write(path, (text + "\n").encode())
+        return path
 
     # ---- what it costs ---------------------------------------------------------------------
 

@@ -179,6 +179,13 @@ def test_it_is_for_one_model() -> None:
             other.check(llama)
 
 
+def test_a_layer_is_a_line_of_the_file(tmp_path: Path) -> None:
+    profile = SparseProfile.of(MODEL, {"L2H3": Full()}, notes={"why": "[\n 1,\n 2\n]"})
+    text = profile.save(tmp_path / "profile.json").read_text()
+    assert text.count("[ 0, 0, 0, 0 ]") == 2
+    assert SparseProfile.load(tmp_path / "profile.json") == profile
+
+
 def test_it_is_shown_as_a_table_and_a_line() -> None:
     profile = SparseProfile.of(MODEL, {"L2H3": Streaming(1, 2)})
     table = profile.to_pandas()

@@ -16,8 +16,8 @@ from headscope.errors import HeadscopeError
 from headscope.evals.describing import described, parsed
 from headscope.evals.evaluate import evaluate
 from headscope.interventions.ablate import Ablate
-from headscope.interventions.sparse_attention import SparseAttention
 from headscope.interventions.snap_kv import SnapKV
+from headscope.interventions.sparse_attention import SparseAttention
 from headscope.model import HeadModel
 from headscope.patterns import Full, Streaming
 from headscope.sparsity import SparseProfile
