@@ -10,25 +10,40 @@ from transformers.cache_utils import Cache, DynamicLayer
 from headscope.errors import HeadscopeError
 
 
-class HeldLayer(DynamicLayer):
-    """A cache layer that holds some of the keys it has seen, other ones per kv_head if need be.
+class SeenLayer(DynamicLayer):
+    """A cache layer that holds some of the keys it has seen, and cannot give others back.
 
     The length it reports is what it has *seen*: positions and masks go on counting from there.
     """
 
-    def __init__(self, full: DynamicLayer, seen: int) -> None:
+    is_croppable = False
+
+    def __init__(self, seen: int = 0) -> None:
         super().__init__()
+        self.seen = seen
+
+    def get_seq_length(self) -> int:
+        return self.seen
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise HeadscopeError(
+            "Keys were evicted from this cache: the tokens of a rejected draft cannot be taken "
+            "back exactly. Generate without an assistant or prompt lookup."
+        )
+
+
+class HeldLayer(SeenLayer):
+    """A layer whose kv_heads hold as many keys each, other ones if need be."""
+
+    def __init__(self, full: DynamicLayer, seen: int) -> None:
+        super().__init__(seen)
         self.dtype, self.device, self.is_initialized = full.dtype, full.device, True
         self.keys, self.values = full.keys, full.values
-        self.seen = seen
         self.positions: Int[Tensor, "batch kv_head held"] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         self.seen += key_states.shape[-2]
         return super().update(key_states, value_states, *args, **kwargs)
-
-    def get_seq_length(self) -> int:
-        return self.seen
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         assert self.keys is not None
@@ -46,12 +61,6 @@ class HeldLayer(DynamicLayer):
     def batch_positions(self, index: Tensor) -> None:
         if self.positions is not None:
             self.positions = self.positions[index.to(self.positions.device)]
-
-    def crop(self, tokens_to_remove: int) -> None:
-        raise HeadscopeError(
-            "Keys were evicted from this cache: the tokens of a rejected draft cannot be taken "
-            "back exactly. Generate without an assistant or prompt lookup."
-        )
 
 
 @dataclass(frozen=True, eq=False)

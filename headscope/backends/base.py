@@ -22,6 +22,7 @@ from headscope.cache import HeldLayer, LayerCache
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.geometry import Geometry
+from headscope.head_cache import HeadCache, HeadLayer
 from headscope.rope import Rope
 from headscope.run import Phase, Run
 from headscope.stack import Chain, Life, Middleware, Observer, Stack
@@ -220,6 +221,8 @@ class Backend(ABC):
 
     def begin(self, tokens: Tensor | None, rows: int, length: int, cache: Any) -> Pass:
         """A forward pass over [rows, length] starts: find the run it continues, or begin one."""
+        if isinstance(cache, HeadCache):
+            cache.fit(self.hf.config, self.layers)
         held = int(cache.get_seq_length()) if cache is not None else 0
         chain = self.stack.chain
         run = self._runs.get(cache) if held else None
@@ -291,12 +294,19 @@ class Backend(ABC):
         here: Pass = geometry.pass_
         device = call.q.device.type
         if not torch.is_autocast_enabled(device):
-            return here.chain(self._attention(site, call, here))
+            return self._attended(site, call, here)
         # Rotated queries and keys leave autocast wider than values; a kernel wants them alike, and
         # gets them so from autocast's own rules. What headscope computes of them stays wide.
         call = call.cast(torch.get_autocast_dtype(device))
         with torch.autocast(device, enabled=False):
-            return here.chain(self._attention(site, call, here))
+            return self._attended(site, call, here)
+
+    def _attended(self, site: Site, call: Call, here: Pass) -> Attended:
+        attention = self._attention(site, call, here)
+        held = None if site.cache is None else site.cache.layers[site.layer]
+        if isinstance(held, HeadLayer):
+            return held.attend(attention, here.chain)
+        return here.chain(attention)
 
     def _attention(self, site: Site, call: Call, here: Pass) -> Attention:
         geometry, cache = call.geometry, site.cache
@@ -313,7 +323,7 @@ class Backend(ABC):
             call = replace(
                 call, k=call.k[:, :, : geometry.n_keys], v=call.v[:, :, : geometry.n_keys]
             )
-        elif call.k.shape[2] != geometry.n_keys:
+        elif call.k.shape[2] != geometry.n_keys and not isinstance(held, HeadLayer):
             # The mask was made for another layer's cache: this one holds a different number.
             if site.sizes is None or site.sizes[0] != call.k.shape[2]:
                 raise HeadscopeError(

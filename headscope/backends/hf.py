@@ -18,6 +18,7 @@ from headscope.backends.base import Backend, Call, Site
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.geometry import Geometry, bool_mask, geometry_mask, geometry_of
+from headscope.head_cache import HeadCache
 
 NAME = "headscope"
 _owners: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, Site]]" = weakref.WeakKeyDictionary()
@@ -118,6 +119,11 @@ class HFBackend(Backend):
         state: Mapping[Hashable, Any],
     ) -> Tensor:
         """Logits of a pass that is over, made once more; see `stack.Again`."""
+        if isinstance(kwargs.get("past_key_values"), HeadCache):
+            raise HeadscopeError(
+                "A method in force reads each pass again with a cache of its own, which would hold "
+                "more than the HeadCache does; pass a DynamicCache."
+            )
         if kwargs.get("past_key_values") is not None:
             kwargs = {**kwargs, "past_key_values": cache}
         self._begin(module, args, kwargs)
@@ -130,9 +136,7 @@ class HFBackend(Backend):
             self.current, self._given = None, ((), {})
 
 
-def attention_for_transformers(
-    module: nn.Module, *args: Any, **kwargs: Any
-) -> tuple[Tensor, None]:
+def attention_for_transformers(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     """The function behind `attn_implementation="headscope"`: z, and no weights."""
     return attention_function(module, *args, **kwargs)[0], None
 

@@ -17,11 +17,12 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 from headscope.backends import discover
-from headscope.backends.base import Call, Site
+from headscope.backends.base import Call, Pass, Site
 from headscope.backends.hf import HFBackend, attention_function
 from headscope.engines import dense
 from headscope.errors import HeadscopeError
 from headscope.geometry import geometry_mask, geometry_of
+from headscope.head_cache import HeadCache
 
 NAME = "headscope_lens"
 
@@ -57,6 +58,14 @@ class LensBackend(HFBackend):
         joint = [f"{n}." for n, m in self.hf.named_modules() if _rebuilt(m) and hasattr(m, "qkv")]
         copies = tuple(prefix + part for prefix in joint for part in ("q.", "k.", "v."))
         return (p for name, p in self.hf.named_parameters() if not name.startswith(copies or "."))
+
+    def begin(self, tokens: Tensor | None, rows: int, length: int, cache: Any) -> Pass:
+        if isinstance(cache, HeadCache):
+            raise HeadscopeError(
+                "TransformerLens attends to what a cache hands back, and the heads of a HeadCache "
+                "hold different keys; open this model with backend='hf'."
+            )
+        return super().begin(tokens, rows, length, cache)
 
     def native(self, inputs: dict[str, Any]) -> Tensor:
         rest = {name: value for name, value in inputs.items() if name != "input_ids"}

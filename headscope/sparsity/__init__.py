@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 # Imported on first use: a profile is read without transformers.
 _HOMES = {
+    "HeadCache": "headscope.head_cache",
     "SparseProfile": "headscope.sparsity.profile",
     "drop_profile": "headscope.sparsity.serving",
     "use_profile": "headscope.sparsity.serving",
@@ -12,10 +13,11 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from headscope.head_cache import HeadCache
     from headscope.sparsity.profile import SparseProfile
     from headscope.sparsity.serving import drop_profile, use_profile, using_profile
 
-__all__ = ["SparseProfile", "drop_profile", "use_profile", "using_profile"]
+__all__ = ["HeadCache", "SparseProfile", "drop_profile", "use_profile", "using_profile"]
 
 
 def __getattr__(name: str) -> Any:
