@@ -35,6 +35,6 @@ def rule_of(data: Mapping[str, Any]) -> Rule:
         if type(value) is not int and (whole or type(value) is not float):
             what = "a whole number" if whole else "a number"
             raise HeadscopeError(f"{key!r} of the rule {name!r} is {what}, not {value!r}.")
-        if abs(value) > 10**9:
+        if not abs(value) <= 10**9:  # NaN is in no range
             raise HeadscopeError(f"{key!r} of the rule {name!r} is out of range: {value!r}.")
     return kind(**given)

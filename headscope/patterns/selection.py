@@ -72,9 +72,17 @@ class Selection:
 
     def key_ranges(self, first: int, last: int) -> list[tuple[int, int]]:
         """Ranges of positions that hold every key which a query from `first` to `last` may see."""
-        if self.columns is not None or self.blocks is not None:
+        if self.columns is not None:  # known by index, not by position
             return [(0, last + 1)]
-        return [] if self.ranges is None else self.ranges.key_ranges(first, last)
+        found = [] if self.ranges is None else self.ranges.key_ranges(first, last)
+        if self.blocks is None:
+            return found
+        low, high = (
+            max(at // self.block - self.first_block, 0) for at in (first, last + self.block)
+        )
+        some = self.blocks[:, :, low:high].flatten(0, 2).any(0).nonzero()[:, 0].tolist()
+        blocks = ((j * self.block, min((j + 1) * self.block, last + 1)) for j in some)
+        return _joined([*found, *(part for part in blocks if part[0] < part[1])])
 
     def heads(self, index: Int[Tensor, " head"]) -> "Selection":
         """The selection of some heads alone."""
@@ -91,3 +99,14 @@ class Selection:
             return x.index_select(axis, index.to(x.device))
 
         return replace(self, blocks=some(self.blocks), columns=some(self.columns))
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Half-open ranges, ascending and disjoint, that hold the same numbers."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return joined

@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+
 from headscope.patterns.full import Full
 from headscope.patterns.selection import Selection
 from headscope.patterns.written import Written
@@ -18,7 +20,8 @@ class Selector(Written, Registered, ABC):
     """Which keys the rows of one attention see, chosen by its queries and keys.
 
     Subclasses are frozen dataclasses of a few numbers with `select` written; being in the folder
-    registers them. What they see of later queries makes a full pass differ from steps.
+    registers them. What they see of later queries makes a full pass differ from steps. What a
+    head sees depends on its own KV group and sequence alone, never on padding.
     """
 
     registry: ClassVar[dict[str, "type[Selector]"]] = {}
@@ -32,9 +35,10 @@ class Selector(Written, Registered, ABC):
     def resolve(self, attention: "Attention") -> Selection:
         """The selection; everything in a decode step of a method that is one for prompts."""
         step = attention.n_queries == 1 and attention.n_keys > 1
-        if attention.n_queries == 0 or (step and not self.decodes):
+        if 0 in (attention.n_queries, attention.n_keys) or (step and not self.decodes):
             return Selection(ranges=Full())
-        return self.select(attention)
+        with torch.no_grad():  # a choice has no gradient
+            return self.select(attention)
 
     def at(self, n: int) -> "Selector":
         """The selector for a text of n tokens: itself, as its budget is one of the text at hand."""
