@@ -37,4 +37,5 @@ def rule_of(data: Mapping[str, Any]) -> Rule:
             raise HeadscopeError(f"{key!r} of the rule {name!r} is {what}, not {value!r}.")
         if not abs(value) <= 10**9:  # NaN is in no range
             raise HeadscopeError(f"{key!r} of the rule {name!r} is out of range: {value!r}.")
+        given[key] = value if whole else float(value)
     return kind(**given)

@@ -47,7 +47,7 @@ class Selection:
         seen = torch.zeros((), dtype=torch.bool, device=query.device).expand(shape)
         if self.ranges is not None:
             seen = seen | self.ranges.mask(query, key)
-        if self.blocks is not None:
+        if self.blocks is not None and self.blocks.numel():
             seen = seen | self._in_blocks(query, key)
         if self.columns is not None:
             seen = seen | self.columns[..., keys]
@@ -65,8 +65,8 @@ class Selection:
         chosen = self.blocks[
             batch.reshape(-1, 1, *trailing),
             head.reshape(1, -1, *trailing),
-            row.clamp(0, max(self.blocks.shape[2] - 1, 0)),
-            column.clamp(0, max(self.blocks.shape[3] - 1, 0)),
+            row.clamp(0, self.blocks.shape[2] - 1),
+            column.clamp(0, self.blocks.shape[3] - 1),
         ]
         return chosen & inside
 
