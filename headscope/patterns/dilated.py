@@ -25,6 +25,8 @@ class Dilated(Pattern):
         dilation: tokens from one to the next.
     """
 
+    paper = "Hassani & Shi 2022, arXiv 2209.15001"
+
     sink: int = 4
     neighbors: int = 64
     dilation: int = 2

@@ -11,6 +11,8 @@ from headscope.patterns.base import Pattern
 class Full(Pattern):
     """Every key that causality allows."""
 
+    paper = "Vaswani et al. 2017, arXiv 1706.03762"
+
     def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
         return torch.ones(torch.broadcast_shapes(query.shape, key.shape), dtype=torch.bool).to(
             query.device

@@ -26,6 +26,8 @@ class PowerOfTwo(Pattern):
         block: tokens of a block.
     """
 
+    paper = "Chen et al. 2025, arXiv 2503.03588"
+
     sink: int = 4
     window: int = 64
     block: int = 64

@@ -28,6 +28,8 @@ class Radial(Pattern):
         width: tokens, the query's own among them.
     """
 
+    paper = "after Li et al. 2025, arXiv 2506.19852"
+
     sink: int = 4
     width: int = 64
 

@@ -30,6 +30,8 @@ class Sharded(Pattern):
         offset: the shard, 0 to stride - 1.
     """
 
+    paper = "Lin et al. 2024, arXiv 2407.17678"
+
     sink: int = 4
     window: int = 64
     block: int = 64

@@ -28,6 +28,8 @@ class Streaming(Pattern):
         growth: tokens of window for each token of text, 0 to 1.
     """
 
+    paper = "Xiao et al. 2023, arXiv 2309.17453"
+
     sink: int = 4
     window: int = 64
     growth: float = 0.0

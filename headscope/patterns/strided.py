@@ -16,7 +16,7 @@ class Strided(Pattern):
     Distances count, so that the grid moves with the query and the query's own key is on it.
 
     Source: the strided pattern of the Sparse Transformer (Child et al. 2019, arXiv 1904.10509),
-    section 4.2, whose two parts, the last `stride` tokens and the grid, may be two heads there and
+    section 4, whose two parts, the last `stride` tokens and the grid, may be two heads there and
     are one here. The sink is headscope's.
 
     Attributes:
@@ -24,6 +24,8 @@ class Strided(Pattern):
         window: tokens, the query's own among them.
         stride: tokens.
     """
+
+    paper = "Child et al. 2019, arXiv 1904.10509"
 
     sink: int = 4
     window: int = 64

@@ -8,6 +8,7 @@ class Written:
     """A frozen dataclass of a few numbers, known by its name."""
 
     name: ClassVar[str]
+    paper: ClassVar[str]  # where the rule comes from; "after" where it is only like it
 
     def to_dict(self) -> dict[str, int | float | str]:
         """Plain JSON values: the name and the numbers."""

@@ -48,7 +48,7 @@ class Drawn:
 
 
 @st.composite
-def layers(draw: st.DrawFn, most: int = 12) -> Drawn:
+def layers(draw: st.DrawFn, most: int = 12, padded: bool = False) -> Drawn:
     batch, kv_heads, group = (
         draw(st.integers(1, 2)),
         draw(st.integers(1, 2)),
@@ -61,7 +61,9 @@ def layers(draw: st.DrawFn, most: int = 12) -> Drawn:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    padding = draw(st.sampled_from(["none", "none", "left", "right"]))
+    padding = draw(
+        st.sampled_from(["left", "right"] if padded else ["none", "none", "left", "right"])
+    )
     slot = torch.arange(n_k).expand(batch, -1)
     key = slot
     if padding != "none":

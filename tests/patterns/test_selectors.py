@@ -64,10 +64,10 @@ def test_a_group_and_a_sequence_choose_for_themselves(name: str, data: st.DataOb
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_padding_and_keys_that_are_not_held_say_nothing(name: str, data: st.DataObject) -> None:
-    drawn, rule = data.draw(layers()), data.draw(rules.drawn(name))
+    drawn, rule = data.draw(layers(padded=True)), data.draw(rules.drawn(name))
     layer = dict(drawn.layer)
     layer["q"] = layer["q"].masked_fill((layer["query_positions"] < 0)[:, None, :, None], 1e6)
     key = layer["key_positions"]

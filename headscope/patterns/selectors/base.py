@@ -25,7 +25,6 @@ class Selector(Written, Registered, ABC):
     """
 
     registry: ClassVar[dict[str, "type[Selector]"]] = {}
-    paper: ClassVar[str]
     decodes: ClassVar[bool] = False  # also chooses for a single query; others see everything then
 
     @abstractmethod

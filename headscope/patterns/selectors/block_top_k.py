@@ -24,10 +24,10 @@ class BlockTopK(_BlockBudget):
     2024, arXiv 2406.10774) does; pages there are scored by the bounds of their keys, here by the
     mean.
 
-    Source: the block-sparse pattern of MInference (Jiang et al. 2024, arXiv 2407.02490), algorithm
-    3, and of MoBA (Lu et al. 2025, arXiv 2502.13189). MInference's code always takes 100 blocks of
-    64 and none of them for sure; blocks here lie on a grid of positions, so that chunks of a prompt
-    are cut alike.
+    Source: the block-sparse pattern of MInference (Jiang et al. 2024, arXiv 2407.02490), and of
+    MoBA (Lu et al. 2025, arXiv 2502.13189). MInference's code always takes 100 blocks of 64 and
+    none of them for sure; blocks here lie on a grid of positions, so that chunks of a prompt are
+    cut alike.
 
     Attributes:
         block: tokens of a block of queries and of one of keys.

@@ -26,9 +26,9 @@ class HierarchicalTopK(_BlockBudget):
     sink, and what the search found between, so that there are `blocks` of them, or all. For n
     tokens it takes O(n log n) time.
 
-    Source: HiP attention (Lee et al. 2024, arXiv 2406.09827), algorithm 1. Stretches there are cut
-    evenly for every query, and sink and recent tokens come on top; here they are cut at multiples
-    of their length, and a block of queries is scored by its mean.
+    Source: HiP attention (Lee et al. 2024, arXiv 2406.09827). Stretches there are cut evenly
+    for every query, and sink and recent tokens come on top; here they are cut at multiples of their
+    length, and a block of queries is scored by its mean.
 
     Attributes:
         block: tokens of a block of queries and of one of keys.

@@ -43,7 +43,7 @@ class ProxyAttn(Selector):
         block: tokens of a block of queries and of one of keys.
     """
 
-    paper = "Wang et al. 2025, arXiv 2509.24745"
+    paper = "after Wang et al. 2025, arXiv 2509.24745"
     gamma: float = 0.95
     sink: int = 4
     block: int = 64

@@ -29,8 +29,8 @@ class SelfSimilarity(Selector):
     and sees everything where it is not alike itself. The block of queries itself and those of the
     sink are always seen.
 
-    Source: the first stage of SpargeAttn (Zhang et al. 2025, arXiv 2502.18137), section 3.3. As in
-    its code, pairs of a vector with itself count; there blocks are of 128 queries and 64 keys, and
+    Source: the first stage of SpargeAttn (Zhang et al. 2025, arXiv 2502.18137). As in its
+    code, pairs of a vector with itself count; there blocks are of 128 queries and 64 keys, and
     neither own block nor sink is sure. Its second stage, which skips values inside the kernel, is
     no selection.
 

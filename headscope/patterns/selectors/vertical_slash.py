@@ -25,10 +25,9 @@ class VerticalSlash(Selector):
     diagonal(d), the first `window` always among them. Columns are seen as single tokens, diagonals
     in all blocks of a grid that they cross.
 
-    Source: MInference (Jiang et al. 2024, arXiv 2407.02490), algorithm 1 and its code, which has
-    the first 30 columns and 100 diagonals for sure and widens each diagonal to a block that begins
-    with it; here blocks lie on a grid of positions, so that a diagonal between two of them crosses
-    both.
+    Source: MInference (Jiang et al. 2024, arXiv 2407.02490) and its code, which has the first 30
+    columns and 100 diagonals for sure and widens each diagonal to a block that begins with it; here
+    blocks lie on a grid of positions, so that a diagonal between two of them crosses both.
 
     Attributes:
         vertical: keys, those of the sink included.
