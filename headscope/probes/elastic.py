@@ -6,7 +6,8 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+
+from headscope.knapsack import Knapsack
 
 EIGHTHS = tuple(eighth / 8 for eighth in range(9))
 # The paper's grid: -2 048 to 8 192 tokens in steps of 1 024, where the longest prompts have 8 192.
@@ -177,31 +178,20 @@ class _Choices:
         self.seen.setdefault((layer, rules.astype(np.int64).tobytes()), rules)
         return len(self.seen) > before
 
-    def _programme(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The loss of each choice, whose layer it is, and what it adds to the mean density."""
+    def _programme(self, budget: float) -> Knapsack:
         layers, heads = self.loss.shape[:2]
         place = np.array([layer for layer, _ in self.seen])
         rules = np.stack(list(self.seen.values()))
         loss = self.loss[place[:, None], np.arange(heads), rules].sum(1)
-        one = (place == np.arange(layers)[:, None]).astype(float)
-        return loss, one, self.density[rules].mean(1).T / layers
+        weight = self.density[rules].mean(1).T / layers
+        return Knapsack(loss, place, weight, np.full(len(weight), budget))
 
     def prices(self, budget: float) -> tuple[np.ndarray, np.ndarray]:
         """Of density at each length, and what each layer's best choice comes to at them."""
-        loss, one, weight = self._programme()
-        done = linprog(
-            loss, A_ub=weight, b_ub=np.full(len(weight), budget), A_eq=one, b_eq=np.ones(len(one)),
-            method="highs",
-        )  # fmt: skip
-        return np.maximum(-done.ineqlin.marginals, 0), done.eqlin.marginals
+        return self._programme(budget).prices()
 
     def picked(self, budget: float) -> Int[np.ndarray, "layer head"]:
-        loss, one, weight = self._programme()
-        done = milp(
-            loss, integrality=np.ones(len(loss)), bounds=Bounds(0, 1),
-            constraints=[LinearConstraint(one, 1, 1), LinearConstraint(weight, -np.inf, budget)],
-            options={"mip_rel_gap": _CLOSE},
-        )  # fmt: skip
-        every = list(self.seen.items())
-        taken = [every[i] for i in np.flatnonzero(done.x > 0.5)]
-        return np.stack([rules for _, rules in sorted(taken, key=lambda choice: choice[0][0])])
+        done = self._programme(budget).solved(_CLOSE)
+        assert done is not None  # the shortest spans fit
+        every = list(self.seen.values())
+        return np.stack([every[choice] for choice in done.choices])
