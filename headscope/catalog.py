@@ -4,6 +4,7 @@ from functools import cache
 
 import headscope.evals
 import headscope.export
+import headscope.export.profiles
 import headscope.interventions
 import headscope.patterns
 import headscope.patterns.selectors
@@ -11,6 +12,7 @@ import headscope.probes
 import headscope.prompts
 from headscope.evals.base import Eval
 from headscope.export.base import Format
+from headscope.export.profiles.base import ProfileFormat
 from headscope.interventions.base import Intervention
 from headscope.patterns.base import Pattern
 from headscope.patterns.selectors.base import Selector
@@ -54,6 +56,12 @@ def interventions() -> dict[str, type[Intervention]]:
 def formats() -> dict[str, type[Format]]:
     """All formats of others' files by name."""
     return load_all(headscope.export, Format)
+
+
+@cache
+def profile_formats() -> dict[str, type[ProfileFormat]]:
+    """All formats that profiles are exported to by name."""
+    return load_all(headscope.export.profiles, ProfileFormat)
 
 
 @cache

@@ -4,6 +4,7 @@ import sys
 
 from headscope.cli import (
     evaluating,
+    exporting,
     measure,
     others,
     overlap,
@@ -20,6 +21,7 @@ from headscope.errors import HeadscopeError
 __all__ = [
     "app",
     "evaluating",
+    "exporting",
     "main",
     "measure",
     "others",

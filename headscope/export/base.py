@@ -193,8 +193,11 @@ class Format(Registered, ABC):
         )
 
 
-def content_of(file: Path, limit: int) -> bytes:
+def content_of(file: Path, limit: int, names: int | None = MOST_NAMES) -> bytes:
     """A file's content, read up to a limit of bytes.
+
+    Args:
+        names: colons in it at most; None for files that are no text.
 
     Raises:
         ValueError: in a few words, why it is not read.
@@ -208,8 +211,8 @@ def content_of(file: Path, limit: int) -> bytes:
         raise ValueError(error.strerror or str(error)) from error
     if len(content) > limit:
         raise ValueError(f"it has more than {limit // MEGABYTE} MB")
-    if content.count(b":") > MOST_NAMES:
-        raise ValueError(f"it names more than {MOST_NAMES:,} things")
+    if names is not None and content.count(b":") > names:
+        raise ValueError(f"it names more than {names:,} things")
     return content
 
 

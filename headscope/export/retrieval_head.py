@@ -9,9 +9,9 @@ from pydantic import FailFast, Field, FiniteFloat, TypeAdapter
 
 from headscope.export.base import MEGABYTE, MOST, Content, Format
 
-_STEPS = 50  # answers are that long at most, and one step copies one token
+STEPS = 50  # answers are that long at most, and one step copies one token
 _Head = Annotated[str, Field(pattern=r"^[0-9]{1,4}-[0-9]{1,4}$")]
-_Score = Annotated[FiniteFloat, Field(ge=0, le=_STEPS)]
+_Score = Annotated[FiniteFloat, Field(ge=0, le=STEPS)]
 _FILE = TypeAdapter(dict[_Head, Annotated[list[_Score], FailFast()]])
 
 
