@@ -10,6 +10,8 @@ from torch import Tensor
 
 from headscope.blocks import Slots
 
+Need = tuple[int, int] | None  # (sink, window) in tokens; None where every key may be seen again
+
 
 @dataclass(frozen=True, eq=False)
 class Joined:
@@ -24,11 +26,22 @@ class Store(ABC):
     """Keys and values of some KV heads of a layer, which hold the same tokens.
 
     Attributes:
-        kv_heads: their indices in the layer.
+        need: what they hold.
+        kv_heads, heads: their indices in the layer, and those of the query heads that read them.
+        kv_index, head_index: the same to cut a tensor with.
     """
 
-    def __init__(self, kv_heads: list[int]) -> None:
+    need: Need = None
+
+    def __init__(self, kv_heads: list[int], group: int) -> None:
+        """
+        Args:
+            kv_heads: indices in the layer, ascending.
+            group: query heads that share a KV head.
+        """
         self.kv_heads = kv_heads
+        self.heads = [kv * group + one for kv in kv_heads for one in range(group)]
+        self.kv_index, self.head_index = _index(self.kv_heads), _index(self.heads)
         self.keys: Float[Tensor, "batch kv_head held d"] | None = None
         self.values: Float[Tensor, "batch kv_head held dv"] | None = None
 
@@ -61,9 +74,6 @@ class Store(ABC):
         if self.keys is not None and self.values is not None:
             self.keys, self.values = changed(self.keys), changed(self.values)
 
-    def _mine(self, x: Tensor) -> Tensor:
-        return x if len(self.kv_heads) == x.shape[1] else x[:, self.kv_heads]
-
 
 class Everything(Store):
     """All keys and values, padding among them, in the order of their slots."""
@@ -71,7 +81,7 @@ class Everything(Store):
     def join(
         self, k: Tensor, v: Tensor, positions: Tensor, slots: Slots | None, seen: int
     ) -> Joined:
-        k, v = self._mine(k), self._mine(v)
+        k, v = k[:, self.kv_index], v[:, self.kv_index]
         # Copied the first time too: what a model hands over may be a view of something larger.
         self.keys = torch.cat((k[:, :, :0] if self.keys is None else self.keys, k), 2)
         self.values = torch.cat((v[:, :, :0] if self.values is None else self.values, v), 2)
@@ -85,15 +95,15 @@ class Ring(Store):
     while the ring grows, and a new token takes the place of the one that leaves the window.
     """
 
-    def __init__(self, kv_heads: list[int], sink: int, window: int) -> None:
-        super().__init__(kv_heads)
-        self.sink, self.window = sink, window
+    def __init__(self, kv_heads: list[int], group: int, sink: int, window: int) -> None:
+        super().__init__(kv_heads, group)
+        self.need = self.sink, self.window = sink, window
         self.positions: Int[Tensor, "batch held"] | None = None  # -1 where nothing is held
 
     def join(
         self, k: Tensor, v: Tensor, positions: Tensor, slots: Slots | None, seen: int
     ) -> Joined:
-        k, v = self._mine(k), self._mine(v)
+        k, v = k[:, self.kv_index], v[:, self.kv_index]
         if self.keys is None or self.values is None or self.positions is None:
             whole = Joined(k, v, positions)
             held = positions[:, :0]
@@ -164,3 +174,10 @@ class Ring(Store):
         if (graph and torch.is_grad_enabled()) or mode:
             self.rows(torch.clone)
         return self.keys, self.values, self.positions
+
+
+def _index(heads: list[int]) -> slice | Int[Tensor, " some"]:
+    """Some heads as what cuts them out: without a copy where they stand side by side."""
+    if heads[-1] - heads[0] + 1 == len(heads):
+        return slice(heads[0], heads[-1] + 1)
+    return torch.tensor(heads)

@@ -22,7 +22,8 @@ from headscope.cache import HeldLayer, LayerCache
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
 from headscope.geometry import Geometry
-from headscope.head_cache import HeadCache, HeadLayer
+from headscope.head_cache import HeadCache
+from headscope.head_layer import HeadLayer
 from headscope.rope import Rope
 from headscope.run import Phase, Run
 from headscope.stack import Chain, Life, Middleware, Observer, Stack
@@ -305,7 +306,7 @@ class Backend(ABC):
         attention = self._attention(site, call, here)
         held = None if site.cache is None else site.cache.layers[site.layer]
         if isinstance(held, HeadLayer):
-            return held.attend(attention, here.chain)
+            return held.attend(attention, call.geometry, here.chain)
         return here.chain(attention)
 
     def _attention(self, site: Site, call: Call, here: Pass) -> Attention:
@@ -313,7 +314,7 @@ class Backend(ABC):
         if cache is not None:
             self._follow(cache, here.run)
         query, key = geometry.positions()
-        slots = geometry.slots
+        slots, mask = geometry.slots, geometry.mask
         held = None if cache is None else cache.layers[site.layer]
         if isinstance(held, HeldLayer) and held.positions is not None:
             new = query[:, None].expand(-1, held.positions.shape[1], -1)
@@ -323,7 +324,11 @@ class Backend(ABC):
             call = replace(
                 call, k=call.k[:, :, : geometry.n_keys], v=call.v[:, :, : geometry.n_keys]
             )
-        elif call.k.shape[2] != geometry.n_keys and not isinstance(held, HeadLayer):
+        elif isinstance(held, HeadLayer):
+            # Of the new tokens among themselves; the layer joins what it holds.
+            key, slots = query, slots and replace(slots, first_key=slots.first_query)
+            mask = None if mask is None else mask[..., -call.k.shape[2] :]
+        elif call.k.shape[2] != geometry.n_keys:
             # The mask was made for another layer's cache: this one holds a different number.
             if site.sizes is None or site.sizes[0] != call.k.shape[2]:
                 raise HeadscopeError(
@@ -344,7 +349,7 @@ class Backend(ABC):
             window=geometry.window,
             chunk=geometry.chunk,
             sink_logits=call.sink_logits,
-            mask=geometry.mask,
+            mask=mask,
             slots=slots,
             rope=site.rope(query),
             hidden=site.hidden,

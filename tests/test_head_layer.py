@@ -1,0 +1,162 @@
+"""One layer of a `HeadCache` on random q, k and v, against a softmax in float64."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from head_caches import held_positions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+from transformers.cache_utils import Cache
+
+from headscope.attention import Attention
+from headscope.blocks import Slots
+from headscope.engines import Engine, dense
+from headscope.geometry import Geometry
+from headscope.head_layer import HeadLayer
+from headscope.patterns import Full, Pattern, Streaming
+from headscope.run import Run
+from headscope.sparsity import SparseProfile
+from headscope.sparsity.engine import SparseEngine
+from headscope.sparsity.profile import ProfiledModel
+from headscope.stack import Chain
+
+D, DV = 4, 3
+RULES = st.one_of(
+    st.just(Full()),
+    st.builds(Streaming, st.integers(0, 9), st.integers(1, 12)),
+    st.builds(Streaming, st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.1, 0.5])),
+    st.just(Streaming(70, 1)),
+    st.just(Streaming(1, 70)),
+)
+
+
+@dataclass
+class Text:
+    """Queries, keys and values of a padded batch at one layer, and who may see whom there."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor
+    window: int | None
+    chunk: int | None
+    sinks: Tensor | None
+
+    @property
+    def positions(self) -> Tensor:
+        return (self.mask.cumsum(1) - 1).masked_fill(self.mask == 0, -1)
+
+    def want(self, rules: list[Pattern]) -> Tensor:
+        at = self.positions
+        query, key = at[:, None, :, None], at[:, None, None, :]
+        seen = (key >= 0) & (key <= query)
+        if self.window is not None:
+            seen = seen & (query - key < self.window)
+        if self.chunk is not None:
+            seen = seen & (query // self.chunk == key // self.chunk)
+        seen = seen & torch.cat([rule.mask(query, key) for rule in rules], dim=1)
+        group = self.q.shape[1] // self.k.shape[1]
+        q, k, v = (x.double() for x in (self.q, self.k, self.v))
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        logits = (q @ k.transpose(2, 3) * 0.5).masked_fill(~seen, -torch.inf)
+        if self.sinks is not None:
+            sink = self.sinks.double()[None, :, None, None].expand(*logits.shape[:3], 1)
+            logits = torch.cat((logits, sink), 3)
+        return logits.softmax(-1).nan_to_num(0)[..., : k.shape[2]] @ v
+
+    def read(self, layer: HeadLayer, start: int, stop: int, chain: Chain) -> Tensor:
+        padding = None if bool(self.mask.all()) else self.mask.bool()
+        geometry = Geometry(
+            len(self.q), stop - start, stop, start, 0, self.window, self.chunk, padding, None,
+            torch.device("cpu"),
+        )  # fmt: skip
+        k, v = layer.update(self.k[:, :, start:stop], self.v[:, :, start:stop])
+        at = geometry.positions()[0]
+        attention = Attention(
+            0, self.q[:, :, start:stop], k, v, 0.5, at, at, window=self.window, chunk=self.chunk,
+            sink_logits=self.sinks, slots=Slots(start, start, padding is not None), run=Run(),
+        )  # fmt: skip
+        return layer.attend(attention, geometry, chain).z
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> Text:
+    batch, n = draw(st.integers(1, 3)), draw(st.integers(1, 50))
+    n_kv, group = draw(st.sampled_from([(1, 1), (1, 3), (2, 2), (4, 1), (3, 2)]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    pads = draw(st.lists(st.integers(0, n - 1), min_size=batch, max_size=batch))
+    mask = torch.arange(n) >= torch.tensor(pads if draw(st.booleans()) else [0] * batch)[:, None]
+    near = draw(st.sampled_from([None, None, "window", "chunk"]))
+    size = draw(st.integers(1, 20))
+    return Text(
+        torch.randn(batch, n_kv * group, n, D, generator=generator),
+        torch.randn(batch, n_kv, n, D, generator=generator),
+        torch.randn(batch, n_kv, n, DV, generator=generator),
+        mask.long(),
+        size if near == "window" else None,
+        size if near == "chunk" else None,
+        torch.randn(n_kv * group, generator=generator) if draw(st.booleans()) else None,
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(text=texts(), data=st.data())
+def test_any_rules_in_any_pieces(text: Text, data: st.DataObject) -> None:
+    heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
+    rules = data.draw(st.lists(RULES, min_size=heads, max_size=heads))
+    sizes = data.draw(st.lists(st.one_of(st.just(1), st.integers(1, 30)), max_size=20))
+    looks = data.draw(st.lists(st.booleans(), min_size=len(sizes) + 1, max_size=len(sizes) + 1))
+    facts = ProfiledModel(name="made", layers=(0,), n_heads=heads, n_kv_heads=n_kv, d_head=D)
+    profile = SparseProfile.of(facts, [rules])
+    layer = HeadLayer(profile.held(0), heads // n_kv)
+    engine = SparseEngine(profile)
+    edges = [0]
+    for size in (*sizes, n):
+        edges.append(min(edges[-1] + size, n))
+    parts = []
+    for look, (start, stop) in zip(looks, pairwise(edges), strict=True):
+        if start < stop:
+            chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
+            parts.append(text.read(layer, start, stop, chain))
+            for kv_head, need in enumerate(profile.held(0)):
+                check_held(text, layer, kv_head, need, stop)
+    found, real = torch.cat(parts, 2), text.mask.bool()[:, None].expand(-1, heads, -1)
+    assert_close(found[real], text.want(rules)[real].float(), atol=1e-5, rtol=1e-5)
+    assert sum(s.n_bytes for s in layer.stores) * 2 * D == profile.kv_bytes(n, 4, len(text.q)) * (
+        D + DV
+    )
+
+
+def check_held(
+    text: Text, layer: HeadLayer, kv_head: int, need: tuple[int, int] | None, stop: int
+) -> None:
+    """A ring holds what its rule says of every row, and each key where its position is."""
+    if need is None:
+        return
+    rows = held_positions(Cache(layers=[layer]), 0, kv_head)
+    for row, at, keys in zip(rows, text.positions[:, :stop].tolist(), text.k, strict=True):
+        end = max(at) + 1
+        real = [p for p in range(end) if p < need[0] or p >= end - need[1]]
+        assert sorted(row) == real
+        for position, key in row.items():
+            assert torch.equal(key, keys[kv_head, at.index(position)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=texts(), data=st.data(), engine=st.sampled_from([dense, lambda a: dense(a)]))
+def test_a_step_alone_sees_what_is_held(text: Text, data: st.DataObject, engine: Engine) -> None:
+    """Without a profile in force, steps see sinks and windows, whoever computes them and looks."""
+    heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
+    needs = st.one_of(st.none(), st.tuples(st.integers(0, 5), st.integers(1, 9)))
+    held = data.draw(st.lists(needs, min_size=n_kv, max_size=n_kv))
+    look = data.draw(st.booleans())
+    layer = HeadLayer(held, heads // n_kv)
+    chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
+    found = torch.cat([text.read(layer, t, t + 1, chain) for t in range(n)], 2)
+    rules = [Full() if need is None else Streaming(*need) for need in held]
+    want = text.want([rule for rule in rules for _ in range(heads // n_kv)])
+    real = text.mask.bool()[:, None].expand(-1, heads, -1)
+    assert_close(found[real], want[real].float(), atol=1e-5, rtol=1e-5)
