@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patterns.layers import layers
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headscope import blocks
@@ -42,10 +43,11 @@ def seen(selection: Selection, a: Attention) -> Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_a_group_and_a_sequence_choose_for_themselves(name: str, data: st.DataObject) -> None:
-    a, rule = data.draw(layers()).attention(), data.draw(rules.drawn(name))
+    drawn, rule = data.draw(layers(padded=data.draw(st.booleans()))), data.draw(rules.drawn(name))
+    a = drawn.attention()
     whole = seen(rule.resolve(a), a)
     for kv in range(a.n_kv_heads):
         heads = list(range(kv * a.group, (kv + 1) * a.group))
@@ -75,6 +77,16 @@ def test_padding_and_keys_that_are_not_held_say_nothing(name: str, data: st.Data
     layer["k"] = layer["k"].masked_fill((key < 0)[..., None], -1e6)
     a, other = drawn.attention(), dataclasses.replace(drawn, layer=layer).attention()
     assert torch.equal(seen(rule.resolve(a), a), seen(rule.resolve(other), a))
+
+
+def test_no_column_is_spent_on_padding() -> None:
+    """Where the last rows see a window alone, what is left of a budget goes to the first keys."""
+    a = dataclasses.replace(text(8, heads=1, kv_heads=1, d=4), window=1, slots=None)
+    positions = torch.tensor([[-1, -1, 0, 1, 2, 3, 4, 5]])
+    a = dataclasses.replace(a, query_positions=positions, key_positions=positions)
+    found = VerticalSlash(3, 1, 1, 0, 1, 1).resolve(a).columns
+    assert found is not None
+    assert found[0, 0].nonzero()[:, 0].tolist() == [2, 3, 7]
 
 
 def text(n: int, heads: int = 4, kv_heads: int = 2, d: int = 16, seed: int = 0) -> Attention:
@@ -177,6 +189,34 @@ def test_all_selectors_are_planted_for() -> None:
     assert {rule.name for rule in SMALL} == set(NAMES)
 
 
+@pytest.mark.parametrize("rule", SMALL, ids=str)
+def test_padding_behind_a_chunk_changes_nothing(rule: Rule) -> None:
+    a = text(N)
+    short, padded = chunk(a, 128, 230), chunk(a, 128, N)
+    hidden = padded.key_positions.masked_fill(padded.key_positions >= 230, -1)
+    padded = dataclasses.replace(
+        padded, query_positions=hidden[:, 128:], key_positions=hidden, slots=Slots(128, 0, True)
+    )
+    want = seen(rule.resolve(short), short)
+    assert torch.equal(seen(rule.resolve(padded), padded)[:, :, :102, :230], want)
+
+
+@pytest.mark.parametrize("rule", SMALL, ids=str)
+def test_a_longer_sequence_beside_it_changes_nothing(rule: Rule) -> None:
+    long, short = text(N), text(150, seed=1)
+    both = {
+        x: torch.cat((getattr(long, x), pad(getattr(short, x), (0, 0, N - 150, 0), value=9.0)))
+        for x in ("q", "k", "v")
+    }
+    positions = torch.stack((torch.arange(N), torch.arange(N) - (N - 150))).clamp(min=-1)
+    a = dataclasses.replace(
+        long, **both, query_positions=positions, key_positions=positions, slots=Slots(0, 0, True)
+    )
+    found = seen(rule.resolve(a), a)
+    assert torch.equal(found[:1], seen(rule.resolve(long), long))
+    assert torch.equal(found[1:, :, -150:, -150:], seen(rule.resolve(short), short))
+
+
 def check_planted(rule: Rule, a: Attention, query: list[int], key: list[int]) -> None:
     mask = seen(rule.resolve(a), a)
     assert bool(mask[:, :, query, key].all())
@@ -217,7 +257,7 @@ def test_a_column_is_seen(rule: Rule, column: int) -> None:
 def test_a_diagonal_is_seen(rule: Rule, distance: int) -> None:
     """Every query asks for the key at one distance, whatever it is."""
     a = text(N, heads=2, kv_heads=1, d=128)
-    codes = torch.nn.functional.normalize(a.k, dim=-1) * 12
+    codes = normalize(a.k, dim=-1) * 12
     q = codes.roll(distance, 2).expand(-1, 2, -1, -1) + 0.1 * a.q
     rows = list(range(distance, N))
     check_planted(rule, a.with_q(q).with_k(codes), rows, [row - distance for row in rows])
