@@ -120,6 +120,8 @@ def test_damaged_json(case: str, tmp_path: Path) -> None:
         ("0\t0.5\t1\n1\t1\t1\n", "2 layers of 3 KV heads, not 2 of 2"),
         ("0\t1\n", "1 layers of 2 KV heads, not 2 of 2"),
         ("0\t0\n0\t1\n", "heads tie, and its loaders draw by chance"),
+        ("0\t0\n0\t1\n", "the nearest that part them are 0.75"),
+        ("0\t0\n0\t0\n", "the nearest that part them are 0 and 1"),
     ],
 )
 def test_damaged_tables(table: str, words: str, tmp_path: Path) -> None:

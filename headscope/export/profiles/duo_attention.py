@@ -117,10 +117,13 @@ def _kept(
     if not 0 < sparsity < 1:
         return np.full(scores.shape, sparsity <= 0)
     order = np.sort(scores, axis=None)
+    apart = 1 + np.flatnonzero(np.diff(order) > _NOISE)  # counts of streaming heads without a tie
     cut = int(np.ceil(sparsity * (len(order) - 1)))
-    if cut > 0 and order[cut] - order[cut - 1] <= _NOISE:
+    if cut > 0 and cut not in apart:
+        near = apart[np.argsort(np.abs(apart - cut), kind="stable")[:2]] / len(order)
+        others = " and ".join(f"{share:.4g}" for share in sorted(near)) or "0 and 1"
         raise ValueError(
             f"at sparsity {sparsity:g} heads tie, and its loaders draw by chance which of them "
-            "stream; another sparsity may part them"
+            f"stream; the nearest that part them are {others}"
         )
     return scores >= np.quantile(scores, sparsity)
