@@ -56,8 +56,10 @@ class Pattern(Written, Registered, ABC):
     def held(self) -> tuple[int, int] | None:
         """(sink, window): the first and last positions that any later query may still see.
 
-        None where keys between them may be seen again however far away they are, or where the
-        window grows. The window counts the query's own key.
+        Whatever a query at position q sees is below `sink` or above q - window, so that a cache may
+        drop for good what is neither. None where keys between them may be seen again however far
+        away they are, or where the window grows. The window counts the query's own key; within it
+        a pattern may still leave out keys, as `Dilated` does.
         """
         return None
 
