@@ -16,7 +16,7 @@ from headscope.model import HeadModel
 def heads_name(heads: Sequence[Head]) -> str:
     """Heads as part of a file's name, which may have 255 characters in all."""
     names = "-".join(map(label, heads)) or "none"
-    return names if len(names) <= 100 else f"{len(heads)}-heads-{_digest(names)}"
+    return names if len(names) <= 100 else f"{len(heads)}-heads-{digest(names)}"
 
 
 def validation_path(run: Path, name: str, settings: Mapping[str, Any]) -> Path:
@@ -26,7 +26,7 @@ def validation_path(run: Path, name: str, settings: Mapping[str, Any]) -> Path:
         name: what it tests, for people.
         settings: everything that it depends on.
     """
-    return run / "validations" / f"{name}-{_digest(repr(sorted(settings.items())))}.json"
+    return run / "validations" / f"{name}-{digest(repr(sorted(settings.items())))}.json"
 
 
 def evaluation_path(
@@ -36,13 +36,13 @@ def evaluation_path(
     names = "-".join(task.name for task in tasks)
     names = names if len(names) <= 60 else f"{len(tasks)}-evals"
     settings = (model.fingerprint, list(tasks), list(changes), seed)
-    return Path("runs") / f"{model.name}-evals" / f"{names}-{_digest(repr(settings))}.json"
+    return Path("runs") / f"{model.name}-evals" / f"{names}-{digest(repr(settings))}.json"
 
 
 def patching_path(model: HeadModel, task: Eval, direction: str, seed: int | None) -> Path:
     """The folder of a map by patching and the tests of its heads, in the same way."""
     settings = (model.fingerprint, model.backend.name, model.dtype, task, direction, seed)
-    name = f"{task.name}-{direction}-{_digest(repr(settings))}"
+    name = f"{task.name}-{direction}-{digest(repr(settings))}"
     return Path("runs") / f"{model.name}-patching" / name
 
 
@@ -75,5 +75,5 @@ def reopened(run: Path, head_map: HeadMap, device: str | None) -> HeadModel:
         ) from error
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:8]
