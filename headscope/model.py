@@ -361,7 +361,7 @@ class HeadModel:
         """
         if not prompt.token_ids:
             raise HeadscopeError("A prompt without any token cannot be read; leave it out.")
-        highest = max(*prompt.token_ids, *prompt.answer_ids)
+        highest = max((*prompt.token_ids, *prompt.answer_ids))
         if highest >= self.vocab_size:
             raise HeadscopeError(
                 f"The tokenizer gives token {highest} where {self.spec} knows those below "
