@@ -132,6 +132,8 @@ class Recalls:
         """
         losses = {"recall": np.asarray(recall, float)}
         losses |= {name: np.asarray(values, float) for name, values in others.items()}
+        if min(lengths, default=1) < 1:
+            raise HeadscopeError(f"A text has one token at least, not {min(lengths)}.")
         of_rules = [[rule.density(n) for rule in rules] for n in lengths]
         if any(density is None for row in of_rules for density in row):
             raise HeadscopeError("What a selector computes a text decides; use measure_recall.")
@@ -148,7 +150,7 @@ class Recalls:
             )
         except ValidationError as error:
             raise HeadscopeError(f"These are no recalls: {first_problem(error)}.") from error
-        return _checked(cls(about, losses, density), "These recalls")
+        return _checked(about, {**losses, "density": density}, "These recalls")
 
     # ---- read ------------------------------------------------------------------------------
 
@@ -248,11 +250,7 @@ class Recalls:
                 f"holds no recalls ({first_problem(error)}); delete it and measure again"
             )  # fmt: skip
             raise HeadscopeError(f"{path} {told}.") from error
-        if set(arrays) != {*about.losses, "density"}:
-            raise HeadscopeError(f"{path} is damaged; delete it and measure again.")
-        arrays = {name: values.astype(float) for name, values in arrays.items()}
-        density = arrays.pop("density")
-        return _checked(cls(about, {name: arrays[name] for name in about.losses}, density), path)
+        return _checked(about, arrays, path)
 
     def __repr__(self) -> str:
         lengths = ", ".join(map(str, self.lengths))
@@ -262,16 +260,23 @@ class Recalls:
         )
 
 
-def _checked(found: Recalls, what: Any) -> Recalls:
-    model, about = found.model, found.about
-    shape = (found.done, len(model.layers), model.n_heads, len(about.rules))
-    for name, values in {**found.losses, "density": found.density}.items():
-        fits = values.shape == shape and found.done <= len(about.digests)
-        if not fits or not np.isfinite(values).all() or (values < 0).any():
+def _checked(about: Measurement, arrays: dict[str, np.ndarray], what: Any) -> Recalls:
+    """Arrays as recalls, if they are all that was measured.
+
+    Args:
+        arrays: by the name of a loss, and "density".
+    """
+    model, done = about.model, len(arrays.get("density", ()))
+    shape = (done, len(model.layers), model.n_heads, len(about.rules))
+    if set(arrays) != {*about.losses, "density"} or done > len(about.digests):
+        raise HeadscopeError(f"{what} does not hold what its header says; measure again.")
+    for name, values in arrays.items():
+        if values.shape != shape or not np.isfinite(values).all() or (values < 0).any():
             raise HeadscopeError(
                 f"{what}: {name} is not made of numbers from 0 up for each prompt, layer, head and "
                 "rule; measure again."
             )
         if name in ("recall", "density") and (values > 1 + 1e-4).any():
             raise HeadscopeError(f"{what}: {name} is a share, at most 1; measure again.")
-    return found
+    losses = {name: arrays[name].astype(float) for name in about.losses}
+    return Recalls(about, losses, arrays["density"].astype(float))

@@ -36,7 +36,7 @@ def pareto_chart(found: Pareto, task: int = 0) -> Markup:
     top = 14 + _PITCH * len(made)
     across = Scale(0.0, 1.0, _LEFT, _WIDTH)
     up = Scale(low, high, top + _HEIGHT, -_HEIGHT)
-    name = f"{found.evaluation.model}, {measured.task} ({measured.done} questions): {what.lower()}"
+    name = f"{found.evaluation.model}, {measured.task} ({measured.done} questions): {what[0].lower()}{what[1:]}"
     dense = 1.0 if column == "of_dense" else 0.0
     kinds = {point.name: point.made for point in found.points}
     drawn = el(
@@ -117,7 +117,7 @@ def _shape(kind: str, x: float, y: float) -> Markup:
 
 def _entry(kind: str, name: str, y: float) -> Markup:
     label = el("text", name, x=20, y=y + 4, font_size=11, fill=INK["light"])
-    return el("g", el("g", _shape(kind, 10, y), stroke=INK["light"]), label)
+    return el("g", el("g", _shape(kind, 10.0, y), stroke=INK["light"]), label)
 
 
 def _labels(across: Scale, up: Scale, bottom: float, kind: str) -> Markup:
