@@ -23,7 +23,9 @@ def rule_of(data: Mapping[str, Any]) -> Rule:
     name = data.get("rule")
     if not isinstance(name, str):
         raise HeadscopeError('A rule is written as {"rule": NAME, ...}, with its numbers.')
-    kind = find({**patterns(), **selectors()}, name, "rule")
+    # The registries once more: a user's own rule may have been defined since they were read.
+    every = {**patterns(), **selectors(), **Pattern.registry, **Selector.registry}
+    kind = find(every, name, "rule")
     known = {field.name: field.type for field in dataclasses.fields(kind)}
     given = {key: value for key, value in data.items() if key != "rule"}
     unknown = sorted(set(given) - set(known))
