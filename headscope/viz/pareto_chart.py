@@ -27,16 +27,16 @@ def pareto_chart(found: Pareto, task: int = 0) -> Markup:
     rows = found.table(task).to_dict("records")
     measured = found.evaluation.tasks[task]
     column = "of_dense" if any(isfinite(row["of_dense"]) for row in rows) else "change"
-    what = "Right answers, as a share of the whole model's" if column == "of_dense" else (
-        f"Change of the {UNITS[measured.metric]}, nats"
-    )  # fmt: skip
+    what = "right answers, as a share of the whole model's"
+    if column == "change":
+        what = f"change of the {UNITS[measured.metric]}, nats"
     ends = [row[f"{column}{end}"] for row in rows for end in ("", ".low", ".high")]
     low, high = span([*ends, 1.0] if column == "of_dense" else ends)
     made = [kind for kind in _MADE if any(found.of(b, kind) for b in found.budgets)]  # pyright: ignore
     top = 14 + _PITCH * len(made)
     across = Scale(0.0, 1.0, _LEFT, _WIDTH)
     up = Scale(low, high, top + _HEIGHT, -_HEIGHT)
-    name = f"{found.evaluation.model}, {measured.task} ({measured.done} questions): {what[0].lower()}{what[1:]}"
+    name = f"{found.evaluation.model}, {measured.task} ({measured.done} questions): {what}"
     dense = 1.0 if column == "of_dense" else 0.0
     kinds = {point.name: point.made for point in found.points}
     drawn = el(

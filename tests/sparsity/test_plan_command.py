@@ -25,8 +25,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [json.dumps({"text": text, "answer": f" w{i + 5}"}) for i, text in enumerate(words)]
         (where / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     headscope.scan(
-        headscope.load(str(where / "model")), ["previous_token"], samples=1, lengths=[41], out=where / "run",
-        command="headscope scan",
+        headscope.load(str(where / "model")), ["previous_token"], samples=1, lengths=[41],
+        out=where / "run", command="headscope scan",
     )  # fmt: skip
     return where
 

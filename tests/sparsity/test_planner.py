@@ -1,5 +1,6 @@
 """Plans: planted heads are found, budgets are met, and what cannot be is said."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from organisms import rope_organism
 
 import headscope
 from headscope.errors import HeadscopeError
-from headscope.patterns import Full, Streaming
+from headscope.patterns import Full, Pattern, Streaming
 from headscope.patterns.rules import Rule
+from headscope.prompts.base import Prompt
 from headscope.sparsity import Budget, Plan, Recalls, measure_recall, plan, plan_by_score
 from headscope.sparsity.candidates import default_rules, parsed_rules
 from headscope.sparsity.profile import ProfiledModel
@@ -270,3 +272,27 @@ def test_rules_as_text() -> None:
     ):  # fmt: skip
         with pytest.raises(HeadscopeError, match=said):
             parsed_rules(text)
+
+
+def test_a_rule_of_ones_own_is_planned_with(llama: Any) -> None:
+    @dataclass(frozen=True)
+    class EveryOther(Pattern):
+        paper = "none"
+        step: int = 2
+
+        def mask(self, query: Any, key: Any) -> Any:
+            return (query - key) % self.step == 0
+
+    try:
+        one = Prompt(tuple(range(3, 23)), answer_ids=(5,))
+        recalls = measure_recall(llama, [EveryOther(3), Full()], [one])
+        found = plan(recalls, 0.8, loss="recall")
+    finally:
+        Pattern.registry.pop("every_other")
+    (taken,) = found.taken
+    kept = sum(i // 3 + 1 for i in range(20)) / (20 * 21 / 2)
+    count = sum(
+        each == EveryOther(3) for layer in range(3) for each in found.profile.of_layer(layer)
+    )
+    assert count > 0
+    assert taken.density == pytest.approx((count * kept + 18 - count) / 18)
