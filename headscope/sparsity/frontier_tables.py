@@ -61,9 +61,10 @@ def _of_dense(
     gaps = [each.astype(float) - base for each in right if each is not None]
     means = [float(gap.mean()) for gap in gaps]
     low, high = (min(means), max(means)) if several else paired_proportions(gaps[0])
-    middle = float(np.mean(means))
+    # No more than all answers are right, and no fewer than none.
     return {
-        name: max(0.0, 1 + x / dense) for name, x in zip(names, (middle, low, high), strict=True)
+        name: min(max(0.0, 1 + gap / dense), 1 / dense)
+        for name, gap in zip(names, (float(np.mean(means)), low, high), strict=True)
     }
 
 
