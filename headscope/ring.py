@@ -158,6 +158,8 @@ class Ring(Store):
         turned = self.sink + (positions - self.sink) % self.window
         at = torch.where(positions < self.sink, positions.clamp(min=0), turned)
         held.scatter_(1, at, torch.where(real, positions, held.gather(1, at)))
+        # Where padding stands between tokens, the place of one that left may not be taken again.
+        held.masked_fill_((held >= self.sink) & (held <= positions - self.window), -1)
         for target, new in ((keys, k), (values, v)):
             index = at[:, None, :, None].expand(new.shape)
             kept = target.gather(2, index)  # a row whose token is padding keeps what it has

@@ -7,12 +7,14 @@ import torch
 from head_caches import held_positions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rules import module
 from torch import Tensor
 from torch.testing import assert_close
 from transformers.cache_utils import Cache
 
 from headscope.attention import Attention
 from headscope.blocks import Slots
+from headscope.catalog import patterns, selectors
 from headscope.engines import Engine, dense
 from headscope.geometry import Geometry
 from headscope.head_layer import HeadLayer
@@ -24,13 +26,13 @@ from headscope.sparsity.profile import ProfiledModel
 from headscope.stack import Chain
 
 D, DV = 4, 3
-RULES = st.one_of(
+BY_POSITION = st.one_of(
     st.just(Full()),
     st.builds(Streaming, st.integers(0, 9), st.integers(1, 12)),
-    st.builds(Streaming, st.integers(0, 3), st.integers(0, 4), st.sampled_from([0.1, 0.5])),
-    st.just(Streaming(70, 1)),
-    st.just(Streaming(1, 70)),
+    st.sampled_from([Streaming(70, 1), Streaming(1, 70)]),
+    *(module(name).RULES for name in sorted(patterns())),
 )
+BY_CONTENT = st.one_of(*(module(name).RULES for name in sorted(selectors())))
 
 
 @dataclass
@@ -47,7 +49,9 @@ class Text:
 
     @property
     def positions(self) -> Tensor:
-        return (self.mask.cumsum(1) - 1).masked_fill(self.mask == 0, -1)
+        """-1 for padding; a row counts from its first token, padding between tokens included."""
+        start = self.mask.argmax(1, keepdim=True)
+        return (torch.arange(self.mask.shape[1]) - start).masked_fill(self.mask == 0, -1)
 
     def want(self, rules: list[Pattern]) -> Tensor:
         at = self.positions
@@ -67,19 +71,40 @@ class Text:
             logits = torch.cat((logits, sink), 3)
         return logits.softmax(-1).nan_to_num(0)[..., : k.shape[2]] @ v
 
-    def read(self, layer: HeadLayer, start: int, stop: int, chain: Chain) -> Tensor:
+    def geometry(self, start: int, stop: int) -> Geometry:
         padding = None if bool(self.mask.all()) else self.mask.bool()
-        geometry = Geometry(
+        return Geometry(
             len(self.q), stop - start, stop, start, 0, self.window, self.chunk, padding, None,
             torch.device("cpu"),
         )  # fmt: skip
-        k, v = layer.update(self.k[:, :, start:stop], self.v[:, :, start:stop])
-        at = geometry.positions()[0]
-        attention = Attention(
-            0, self.q[:, :, start:stop], k, v, 0.5, at, at, window=self.window, chunk=self.chunk,
-            sink_logits=self.sinks, slots=Slots(start, start, padding is not None), run=Run(),
+
+    def attention(self, start: int, stop: int, first_key: int) -> Attention:
+        """Of the queries from `start` to `stop` over the keys from `first_key` on."""
+        geometry = self.geometry(start, stop)
+        query, key = geometry.positions()
+        return Attention(
+            0, self.q[:, :, start:stop], self.k[:, :, first_key:stop], self.v[:, :, first_key:stop],
+            0.5, query, key[:, first_key:], window=self.window, chunk=self.chunk,
+            sink_logits=self.sinks, slots=Slots(start, first_key, geometry.padding is not None),
+            run=Run(),
         )  # fmt: skip
-        return layer.attend(attention, geometry, chain).z
+
+    def read(self, layer: HeadLayer, start: int, stop: int, chain: Chain) -> Tensor:
+        new = self.attention(start, stop, start)
+        layer.update(new.k, new.v)
+        return layer.attend(new, self.geometry(start, stop), chain).z
+
+
+def pieces(sizes: list[int], n: int) -> list[tuple[int, int]]:
+    """Starts and stops of pieces of a text of n tokens; the last takes what is left."""
+    edges = [0]
+    for size in (*sizes, n):
+        edges.append(min(edges[-1] + size, n))
+    return [(start, stop) for start, stop in pairwise(edges) if start < stop]
+
+
+SIZES = st.lists(st.one_of(st.just(1), st.integers(1, 30)), max_size=20)
+LOOKS = st.lists(st.booleans(), min_size=21, max_size=21)
 
 
 @st.composite
@@ -89,6 +114,8 @@ def texts(draw: st.DrawFn) -> Text:
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     pads = draw(st.lists(st.integers(0, n - 1), min_size=batch, max_size=batch))
     mask = torch.arange(n) >= torch.tensor(pads if draw(st.booleans()) else [0] * batch)[:, None]
+    if draw(st.integers(0, 3)) == 0:  # padding between tokens and behind them
+        mask &= (torch.rand(batch, n, generator=generator) < 0.7) | (mask.cumsum(1) == 1)
     near = draw(st.sampled_from([None, None, "window", "chunk"]))
     size = draw(st.integers(1, 20))
     return Text(
@@ -103,26 +130,22 @@ def texts(draw: st.DrawFn) -> Text:
 
 
 @settings(max_examples=80, deadline=None)
-@given(text=texts(), data=st.data())
-def test_any_rules_in_any_pieces(text: Text, data: st.DataObject) -> None:
+@given(text=texts(), sizes=SIZES, looks=LOOKS, data=st.data())
+def test_any_rules_in_any_pieces(
+    text: Text, sizes: list[int], looks: list[bool], data: st.DataObject
+) -> None:
     heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
-    rules = data.draw(st.lists(RULES, min_size=heads, max_size=heads))
-    sizes = data.draw(st.lists(st.one_of(st.just(1), st.integers(1, 30)), max_size=20))
-    looks = data.draw(st.lists(st.booleans(), min_size=len(sizes) + 1, max_size=len(sizes) + 1))
+    rules = data.draw(st.lists(BY_POSITION, min_size=heads, max_size=heads))
     facts = ProfiledModel(name="made", layers=(0,), n_heads=heads, n_kv_heads=n_kv, d_head=D)
     profile = SparseProfile.of(facts, [rules])
     layer = HeadLayer(profile.held(0), heads // n_kv)
     engine = SparseEngine(profile)
-    edges = [0]
-    for size in (*sizes, n):
-        edges.append(min(edges[-1] + size, n))
     parts = []
-    for look, (start, stop) in zip(looks, pairwise(edges), strict=True):
-        if start < stop:
-            chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
-            parts.append(text.read(layer, start, stop, chain))
-            for kv_head, need in enumerate(profile.held(0)):
-                check_held(text, layer, kv_head, need, stop)
+    for look, (start, stop) in zip(looks, pieces(sizes, n), strict=False):
+        chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
+        parts.append(text.read(layer, start, stop, chain))
+        for kv_head, need in enumerate(profile.held(0)):
+            check_held(text, layer, kv_head, need, stop)
     found, real = torch.cat(parts, 2), text.mask.bool()[:, None].expand(-1, heads, -1)
     assert_close(found[real], text.want(rules)[real].float(), atol=1e-5, rtol=1e-5)
     assert sum(s.n_bytes for s in layer.stores) * 2 * D == profile.kv_bytes(n, 4, len(text.q)) * (
@@ -139,10 +162,30 @@ def check_held(
     rows = held_positions(Cache(layers=[layer]), 0, kv_head)
     for row, at, keys in zip(rows, text.positions[:, :stop].tolist(), text.k, strict=True):
         end = max(at) + 1
-        real = [p for p in range(end) if p < need[0] or p >= end - need[1]]
+        real = [p for p in at if 0 <= p < need[0] or p >= max(end - need[1], 0)]
         assert sorted(row) == real
         for position, key in row.items():
             assert torch.equal(key, keys[kv_head, at.index(position)])
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=texts(), sizes=SIZES, looks=LOOKS, data=st.data())
+def test_what_looks_at_the_text_sees_what_a_full_cache_shows(
+    text: Text, sizes: list[int], looks: list[bool], data: st.DataObject
+) -> None:
+    """A selector chooses by what a pass sees: the same pieces with every key held say the same."""
+    heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
+    either = st.one_of(BY_CONTENT, BY_CONTENT, st.just(Streaming(2, 7)))
+    rules = data.draw(st.lists(either, min_size=heads, max_size=heads))
+    facts = ProfiledModel(name="made", layers=(0,), n_heads=heads, n_kv_heads=n_kv, d_head=D)
+    profile = SparseProfile.of(facts, [rules])
+    layer, engine = HeadLayer(profile.held(0), heads // n_kv), SparseEngine(profile)
+    for look, (start, stop) in zip(looks, pieces(sizes, n), strict=False):
+        chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
+        found = text.read(layer, start, stop, chain)
+        want = engine(text.attention(start, stop, 0)).z
+        real = text.mask[:, start:stop].bool()[:, None].expand(-1, heads, -1)
+        assert_close(found[real], want[real], atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)
