@@ -23,6 +23,8 @@ from headscope.cli.base import (
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from headscope.evals.measured import Progress
     from headscope.headmap import HeadMap
     from headscope.model import HeadModel
@@ -246,11 +248,30 @@ def pareto(
     for i in tasks:
         measured = found.evaluation.tasks[i]
         about = f"{found.evaluation.model}, {measured.done} questions of {measured.task}"
-        terminal.show_frame(found.table(i), about)
-        terminal.show_frame(found.differences(i), f"{about}: planner less the others")
+        quality = _with_intervals(found.table(i), {"of_dense": "of dense", "change": "nats"})
+        terminal.show_frame(quality, about, ("budget", "profile", "share", "of dense", "nats"))
+        less = _with_intervals(found.differences(i), {"exact": "exact", "value": "nats"})
+        columns = ("budget", "other", "exact", "nats", "p")
+        terminal.show_frame(less, f"{about}: planner less the others", columns)
     for claim in found.claims():
         terminal.say(claim)
     terminal.say(f"Saved to {path}.")
+
+
+def _with_intervals(table: "pd.DataFrame", columns: dict[str, str]) -> "pd.DataFrame":
+    """Numbers and their intervals in one column each, so that rows fit a terminal.
+
+    Args:
+        columns: by their name, the name that they get.
+    """
+    joined = {
+        name: [
+            "–" if value != value else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+            for value, low, high in table[[of, f"{of}.low", f"{of}.high"]].itertuples(index=False)
+        ]
+        for of, name in columns.items()
+    }
+    return table.assign(**joined)
 
 
 class _Settings:
