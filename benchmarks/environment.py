@@ -42,6 +42,11 @@ def memory_now() -> int:
     return _status("VmRSS")
 
 
+def memory_private() -> int:
+    """Resident bytes of this process that no file stands behind: what it allocated itself."""
+    return _status("RssAnon")
+
+
 def reset_peak() -> None:
     """Let the kernel count the peak of resident memory anew from here."""
     Path("/proc/self/clear_refs").write_text("5")

@@ -75,10 +75,13 @@ class HeadCache(Cache):
             return
         usual = DynamicCache(config=config).layers
         for layer in model.layers:
-            if type(usual[layer]) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            # Layers that share keys with others have a layer without any, or none.
+            kind = type(usual[layer]) if layer < len(usual) else None
+            if kind not in (DynamicLayer, DynamicSlidingWindowLayer):
+                given = "none" if kind is None else f"a {kind.__name__}"
                 raise HeadscopeError(
                     f"Layer {layer} keeps something else than keys and values of its own "
-                    f"(transformers gives it a {type(usual[layer]).__name__}); use a DynamicCache."
+                    f"(transformers gives it {given}); use a DynamicCache."
                 )
         mine = {layer: self.layers[layer] for layer in model.layers}
         self.layers[:] = [mine.get(layer, kept) for layer, kept in enumerate(usual)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -176,10 +177,15 @@ class HeadLayer(SeenLayer):
             k=joined.k.to(attention.k.dtype),
             v=joined.v.to(attention.v.dtype),
             sink_logits=None if sinks is None else sinks[store.head_index],
-            key_positions=geometry.positions()[1] if positions is None else positions,
+            key_positions=self._slots(attention, geometry) if positions is None else positions,
             slots=geometry.slots if positions is None else None,
             mask=None,
         )
+
+    @staticmethod
+    def _slots(attention: Attention, geometry: Geometry) -> Int[Tensor, "batch key"]:
+        """The positions of all tokens that were ever seen, on the layer's device."""
+        return geometry.positions()[1].to(attention.k.device)
 
     def _apart(
         self, attention: Attention, geometry: Geometry, parts: list[Attention], chain: Chain
@@ -205,7 +211,7 @@ class HeadLayer(SeenLayer):
         self, attention: Attention, geometry: Geometry, parts: list[Attention]
     ) -> Attention:
         """All heads over one row of slots: the token of index j is the same one in every pass."""
-        every, slots, cache = geometry.positions()[1], geometry.slots, attention.cache
+        every, slots, cache = self._slots(attention, geometry), geometry.slots, attention.cache
         size = (*attention.k.shape[:2], geometry.n_keys + 1)  # the last is for what is no token
         k = attention.k.new_zeros(*size, attention.k.shape[3])
         v = attention.v.new_zeros(*size, attention.v.shape[3])

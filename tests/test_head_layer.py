@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pytest
 import torch
 from head_caches import held_positions
 from hypothesis import given, settings
@@ -103,19 +104,20 @@ def pieces(sizes: list[int], n: int) -> list[tuple[int, int]]:
     return [(start, stop) for start, stop in pairwise(edges) if start < stop]
 
 
-SIZES = st.lists(st.one_of(st.just(1), st.integers(1, 30)), max_size=20)
-LOOKS = st.lists(st.booleans(), min_size=21, max_size=21)
+SIZES = st.lists(st.one_of(st.just(1), st.integers(1, 20)), min_size=1, max_size=12)
 
 
 @st.composite
-def texts(draw: st.DrawFn) -> Text:
-    batch, n = draw(st.integers(1, 3)), draw(st.integers(1, 50))
-    n_kv, group = draw(st.sampled_from([(1, 1), (1, 3), (2, 2), (4, 1), (3, 2)]))
+def texts(draw: st.DrawFn, padded: bool) -> Text:
+    n, batch = draw(st.one_of(st.integers(1, 60), st.integers(30, 60))), 2
+    n_kv, group = draw(st.sampled_from([(2, 3), (3, 2), (1, 3), (4, 1)]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
-    pads = draw(st.lists(st.integers(0, n - 1), min_size=batch, max_size=batch))
-    mask = torch.arange(n) >= torch.tensor(pads if draw(st.booleans()) else [0] * batch)[:, None]
-    if draw(st.integers(0, 3)) == 0:  # padding between tokens and behind them
-        mask &= (torch.rand(batch, n, generator=generator) < 0.7) | (mask.cumsum(1) == 1)
+    mask = torch.ones(batch, n, dtype=torch.bool)
+    if padded:
+        pads = draw(st.lists(st.integers(0, n - 1), min_size=batch, max_size=batch))
+        mask &= torch.arange(n) >= torch.tensor(pads)[:, None]
+        if draw(st.booleans()):  # padding between tokens and behind them
+            mask &= (torch.rand(batch, n, generator=generator) < 0.7) | (mask.cumsum(1) == 1)
     near = draw(st.sampled_from([None, None, "window", "chunk"]))
     size = draw(st.integers(1, 20))
     return Text(
@@ -129,28 +131,33 @@ def texts(draw: st.DrawFn) -> Text:
     )
 
 
-@settings(max_examples=80, deadline=None)
-@given(text=texts(), sizes=SIZES, looks=LOOKS, data=st.data())
+def looking(look: bool, engine: Engine) -> Chain:
+    return Chain(observers=(lambda _: None,) if look else (), engine=engine)
+
+
+@pytest.mark.parametrize("look", [False, True], ids=["apart", "looked_at"])
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data(), sizes=SIZES)
 def test_any_rules_in_any_pieces(
-    text: Text, sizes: list[int], looks: list[bool], data: st.DataObject
+    look: bool, padded: bool, data: st.DataObject, sizes: list[int]
 ) -> None:
+    text = data.draw(texts(padded))
     heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
     rules = data.draw(st.lists(BY_POSITION, min_size=heads, max_size=heads))
     facts = ProfiledModel(name="made", layers=(0,), n_heads=heads, n_kv_heads=n_kv, d_head=D)
     profile = SparseProfile.of(facts, [rules])
-    layer = HeadLayer(profile.held(0), heads // n_kv)
-    engine = SparseEngine(profile)
+    layer, chain = HeadLayer(profile.held(0), heads // n_kv), looking(look, SparseEngine(profile))
     parts = []
-    for look, (start, stop) in zip(looks, pieces(sizes, n), strict=False):
-        chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
+    for start, stop in pieces(sizes, n):
         parts.append(text.read(layer, start, stop, chain))
         for kv_head, need in enumerate(profile.held(0)):
             check_held(text, layer, kv_head, need, stop)
     found, real = torch.cat(parts, 2), text.mask.bool()[:, None].expand(-1, heads, -1)
     assert_close(found[real], text.want(rules)[real].float(), atol=1e-5, rtol=1e-5)
-    assert sum(s.n_bytes for s in layer.stores) * 2 * D == profile.kv_bytes(n, 4, len(text.q)) * (
-        D + DV
-    )
+    if not padded:
+        whole = sum(store.n_bytes for store in layer.stores)
+        assert whole * 2 * D == profile.kv_bytes(n, 4, len(text.q)) * (D + DV)
 
 
 def check_held(
@@ -168,10 +175,11 @@ def check_held(
             assert torch.equal(key, keys[kv_head, at.index(position)])
 
 
-@settings(max_examples=25, deadline=None)
-@given(text=texts(), sizes=SIZES, looks=LOOKS, data=st.data())
+@pytest.mark.parametrize("look", [False, True], ids=["apart", "looked_at"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), text=st.booleans().flatmap(texts), sizes=SIZES)
 def test_what_looks_at_the_text_sees_what_a_full_cache_shows(
-    text: Text, sizes: list[int], looks: list[bool], data: st.DataObject
+    look: bool, data: st.DataObject, text: Text, sizes: list[int]
 ) -> None:
     """A selector chooses by what a pass sees: the same pieces with every key held say the same."""
     heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
@@ -180,24 +188,25 @@ def test_what_looks_at_the_text_sees_what_a_full_cache_shows(
     facts = ProfiledModel(name="made", layers=(0,), n_heads=heads, n_kv_heads=n_kv, d_head=D)
     profile = SparseProfile.of(facts, [rules])
     layer, engine = HeadLayer(profile.held(0), heads // n_kv), SparseEngine(profile)
-    for look, (start, stop) in zip(looks, pieces(sizes, n), strict=False):
-        chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
-        found = text.read(layer, start, stop, chain)
+    for start, stop in pieces(sizes, n):
+        found = text.read(layer, start, stop, looking(look, engine))
         want = engine(text.attention(start, stop, 0)).z
         real = text.mask[:, start:stop].bool()[:, None].expand(-1, heads, -1)
         assert_close(found[real], want[real], atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
-@given(text=texts(), data=st.data(), engine=st.sampled_from([dense, lambda a: dense(a)]))
-def test_a_step_alone_sees_what_is_held(text: Text, data: st.DataObject, engine: Engine) -> None:
+@pytest.mark.parametrize("look", [False, True], ids=["apart", "looked_at"])
+@pytest.mark.parametrize("engine", [dense, lambda a: dense(a)], ids=["dense", "another"])
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), text=st.booleans().flatmap(texts))
+def test_a_step_alone_sees_what_is_held(
+    look: bool, engine: Engine, data: st.DataObject, text: Text
+) -> None:
     """Without a profile in force, steps see sinks and windows, whoever computes them and looks."""
     heads, n_kv, n = text.q.shape[1], text.k.shape[1], text.q.shape[2]
     needs = st.one_of(st.none(), st.tuples(st.integers(0, 5), st.integers(1, 9)))
     held = data.draw(st.lists(needs, min_size=n_kv, max_size=n_kv))
-    look = data.draw(st.booleans())
-    layer = HeadLayer(held, heads // n_kv)
-    chain = Chain(observers=(lambda _: None,) if look else (), engine=engine)
+    layer, chain = HeadLayer(held, heads // n_kv), looking(look, engine)
     found = torch.cat([text.read(layer, t, t + 1, chain) for t in range(n)], 2)
     rules = [Full() if need is None else Streaming(*need) for need in held]
     want = text.want([rule for rule in rules for _ in range(heads // n_kv)])
