@@ -1,9 +1,5 @@
 """One choice for each of many groups, within budgets: the multiple-choice knapsack problem."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +8,10 @@ from jaxtyping import Float, Int
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, milp
 from scipy.sparse import csr_array, hstack
 
+from headscope.solver_noise import hushed
+
 _ROUNDING = 1e-9  # of a budget: sums of equal weights differ by so much with their order
+_SCALE = 1e4  # of a budget, as the solver is given it: its tolerance of 1e-6 is an absolute one
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +76,7 @@ class Knapsack:
         largest = np.zeros(self._groups)
         np.maximum.at(largest, self.group, np.abs(self.loss))
         unit = float(largest.mean()) / 100 or 1.0
+        bound: float | None = None
         for _ in range(5):
             done = _quietly(
                 self.loss / unit, integrality=np.ones(len(self.loss)), bounds=Bounds(0, np.inf),
@@ -85,12 +85,14 @@ class Knapsack:
             )  # fmt: skip
             if done.x is None:
                 return None
+            if bound is None:  # later ones are about smaller budgets
+                bound = float(done.mip_dual_bound) * unit
             taken = np.flatnonzero(done.x > 0.5)
             choices = taken[self.group[taken].argsort()]
             over = self.weight[:, choices].sum(1) - self.budget
             if (over <= _ROUNDING * np.maximum(np.abs(self.budget), 1)).all():
                 loss = float(self.loss[choices].sum())
-                return Picked(choices, loss, min(float(done.mip_dual_bound) * unit, loss))
+                return Picked(choices, loss, min(bound, loss))
             # Within the solver's tolerance, and not within the budget: leave it that much less.
             budget = budget - 2 * np.maximum(over, 0)
         return None
@@ -108,30 +110,11 @@ class Knapsack:
 
 
 def _below(weight: np.ndarray, most: Any) -> LinearConstraint:
-    return LinearConstraint(weight, -np.inf, most)
+    scale = _SCALE / np.where(most > 0, most, 1)
+    most = most * scale
+    return LinearConstraint(weight * scale[:, None], -np.inf, most)
 
 
 def _quietly(loss: np.ndarray, **given: object) -> OptimizeResult:
-    with _silenced():
+    with hushed():
         return milp(loss, **given)  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """HiGHS in SciPy 1.17 prints lines of its own debugging past Python's stdout, which would
-    stand in the midst of JSON."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-    except OSError:  # there is no stdout
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(nowhere)
-        os.close(kept)

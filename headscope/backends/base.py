@@ -2,7 +2,7 @@
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,6 +35,7 @@ class Pass:
 
     run: Run
     chain: Chain
+    reached: int = 0  # layers whose attention came through here
 
 
 @dataclass(eq=False)
@@ -96,6 +97,25 @@ class Call:
         if torch.float64 in (self.q.dtype, self.k.dtype, self.v.dtype):
             dtype = torch.float64
         return replace(self, q=self.q.to(dtype), k=self.k.to(dtype), v=self.v.to(dtype))
+
+
+class _Beams:
+    """What a cache calls when beams change places; a copy of the cache is followed by nobody."""
+
+    def __init__(self, told: Callable[[Any, Tensor], None], cache: Any) -> None:
+        self._told, self._cache = weakref.WeakMethod(told), weakref.ref(cache)
+
+    def __call__(self, beam_idx: Tensor) -> None:
+        cache: Any = self._cache()
+        told = self._told()
+        if told is None:
+            type(cache).reorder_cache(cache, beam_idx)
+        else:
+            told(cache, beam_idx)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self._cache())]  # this stands in the cache, which is copied first
+        return partial(type(copied).reorder_cache, copied)
 
 
 class Backend(ABC):
@@ -267,11 +287,10 @@ class Backend(ABC):
     def _follow(self, cache: Any, run: Run) -> None:
         """Tie a run to its cache, and hear when beams change places."""
         self._runs[cache] = run
-        if "reorder_cache" not in vars(cache):
-            cache.reorder_cache = partial(self._reorder, weakref.ref(cache))
+        if not isinstance(vars(cache).get("reorder_cache"), _Beams):
+            cache.reorder_cache = _Beams(self._reorder, cache)
 
-    def _reorder(self, cache_ref: Any, beam_idx: Tensor) -> None:
-        cache = cache_ref()
+    def _reorder(self, cache: Any, beam_idx: Tensor) -> None:
         run = self._runs[cache]
         for life in self.stack.chain.lives():
             life.reorder(run, beam_idx)
@@ -293,6 +312,7 @@ class Backend(ABC):
                 "the whole model, not one of its layers."
             )
         here: Pass = geometry.pass_
+        here.reached += 1
         device = call.q.device.type
         if not torch.is_autocast_enabled(device):
             return self._attended(site, call, here)

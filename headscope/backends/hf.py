@@ -104,6 +104,12 @@ class HFBackend(Backend):
         logits = getattr(output, "logits", None)  # an interrupted pass has no output
         if here is None or logits is None:
             return None
+        if not here.reached:
+            raise HeadscopeError(
+                f"The attention of this {type(self.hf).__name__} no longer goes through headscope: "
+                "its attn_implementation was changed while a scope was open or a profile in force; "
+                "close it, or drop the profile, before you change it."
+            )
         changed = here.chain.said(here.run, logits, partial(self._again, module, args, kwargs))
         if changed is logits:
             return None

@@ -2,6 +2,7 @@
 
 import sys
 
+from headscope import solver_noise
 from headscope.cli import (
     evaluating,
     exporting,
@@ -39,6 +40,7 @@ __all__ = [
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence and exit code 2, anything else a traceback."""
+    solver_noise.hush = True
     try:
         app()
     except HeadscopeError as error:

@@ -78,6 +78,8 @@ def export(
     for name, value in given.items():
         if value is not None and name not in known | priced:
             raise HeadscopeError(f"{to} has no {name}; leave --{name} out.")
+    if out.resolve() == Path(profile_or_run).resolve():
+        raise HeadscopeError(f"{out} is what is exported; give another --out, or it would be lost.")
     format_ = kind(**{n: v for n, v in given.items() if v is not None and n in known})
     profile = _opened(profile_or_run, from_, like, sparsity)
     cost = None

@@ -105,6 +105,8 @@ def plan(
     head_map = HeadMap.load(run)
     settings = _Settings(run, head_map, rules, prompts, lengths, samples, rows, device)
     if by is not None:
+        if loss is not None or rows != "answer" or over != "mean":
+            raise HeadscopeError("With --by nothing is measured; leave --loss, --rows, --over out.")
         found = settings.by_score(by, wanted, granularity)
     else:
         with resumable(settings.begun), terminal.bars(quiet) as bars:

@@ -47,7 +47,9 @@ class Pattern(Written, Registered, ABC):
         Derived from `mask`. Where a pattern overrides it, ranges may hold more than the mask
         allows: they exist so that nothing outside is computed.
         """
-        return list(_derived(self, first, last))
+        # Single rows are steps of decoding, which come once each.
+        derive = _derived.__wrapped__ if first == last else _derived
+        return list(derive(self, first, last))
 
     def at(self, n: int) -> "Pattern":
         """The pattern for a text of n tokens: another one where a window grows with length."""
@@ -75,7 +77,7 @@ class Pattern(Written, Registered, ABC):
         return Selection(ranges=self)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _derived(pattern: Pattern, first: int, last: int) -> tuple[tuple[int, int], ...]:
     """The runs of keys that some row of a block sees, exactly."""
     query = torch.arange(first, last + 1)[:, None]

@@ -1,6 +1,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
@@ -35,10 +36,18 @@ class Streaming(Pattern):
     growth: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.sink < 0 or not 0 <= self.growth <= 1 or (self.window < 1 and not self.growth):
+        grows = self.growth if isinstance(self.growth, int | float) else -1.0
+        whole = all(type(value) is int for value in (self.sink, self.window))
+        if (
+            not whole
+            or self.sink < 0
+            or not 0 <= grows <= 1
+            or (self.window < 1 and not self.growth)
+        ):
             raise HeadscopeError(
-                "A streaming pattern needs sink >= 0, growth from 0 to 1, and window >= 1 unless "
-                f"it grows, not sink={self.sink}, window={self.window}, growth={self.growth}."
+                "A streaming pattern needs whole numbers sink >= 0 and window >= 1, the latter "
+                "unless it grows, and growth from 0 to 1, not "
+                f"sink={self.sink!r}, window={self.window!r}, growth={self.growth!r}."
             )
 
     def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
@@ -56,6 +65,18 @@ class Streaming(Pattern):
 
     def held(self) -> tuple[int, int] | None:
         return None if self.growth else (self.sink, self.window)
+
+    def density(self, n: int) -> float:
+        """Share of all causal pairs of n tokens that the pattern keeps, in [0, 1]; exact."""
+        if n < 1:
+            return 1.0
+        seen = torch.arange(1, n + 1)
+        window: Tensor | int = self.window
+        if self.growth:
+            window = (seen.double() * self.growth).floor().long() + self.window
+        beyond = (seen - torch.as_tensor(window).clamp(min=1)).clamp(min=0)
+        kept = seen - (beyond - self.sink).clamp(min=0)
+        return int(kept.sum()) / int(seen.sum())
 
     def key_ranges(self, first: int, last: int) -> list[tuple[int, int]]:
         # A window grows by one token a row at most, so that the first row sees furthest back.

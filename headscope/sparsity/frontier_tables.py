@@ -83,10 +83,14 @@ def differences(found: "Pareto", task: int) -> pd.DataFrame:
                     rows.append(row | _beside_random(measured, mine.condition, places, seed))
                 else:
                     rows.append(row | _beside(measured, mine.condition, places[0], seed))
-    single = [row for row in rows if isnan(row["rank"])]
-    if single:
-        for row, p in zip(single, holm(np.array([row["p"] for row in single])), strict=True):
-            row["p"] = float(p)
+    # One random comparison a budget and one other kind a budget are two families; evals multiply.
+    evals = len(found.evaluation.tasks)
+    for random in (False, True):
+        family = [row for row in rows if isnan(row["rank"]) != random]
+        if family:
+            corrected = holm(np.array([row["p"] for row in family]))
+            for row, p in zip(family, corrected, strict=True):
+                row["p"] = min(1.0, float(p) * evals)
     return pd.DataFrame(rows)
 
 
@@ -157,19 +161,23 @@ def _claim(found: "Pareto", measured: Measured, row: Any) -> str:
         f"{row['budget']:g}, the planned profile {answers}the {UNITS[measured.metric]} is "
         f"{value} nats against {other}: "
     )
+    corrected = f"p = {row['p']:.2g}, corrected for all budgets, others and evals"
+    against = (row["exact.high"] < 0 < row["value"]) or (row["value"] < 0 < row["exact.low"])
     if random:
-        told = f"{int(row['rank'])} of them do at least as well (p = {row['p']:.2g})"
-        if 1 / (1 + row["profiles"]) > LEVEL:
+        told = f"{int(row['rank'])} of them do at least as well ({corrected})"
+        comparisons = len(found.budgets) * len(found.evaluation.tasks)
+        if comparisons / (1 + row["profiles"]) > LEVEL:
             return f"{said}{told}; so few random profiles allow no claim."
-        verdict = "the choice of heads matters" if row["p"] <= LEVEL else "nothing is claimed"
+        matters = row["p"] <= LEVEL and not against
+        verdict = "the choice of heads matters" if matters else "nothing is claimed"
         return f"{said}{told}; {verdict}."
     told = row["value.low"] > 0 or row["value.high"] < 0
     if not told or row["p"] > LEVEL:
-        return (
-            f"{said}nothing is claimed (p = {row['p']:.2g}, corrected for all budgets and others)."
-        )
+        return f"{said}nothing is claimed ({corrected})."
+    if against:
+        return f"{said}right answers say the opposite, and nothing is claimed ({corrected})."
     way = "better" if row["value"] > 0 else "worse"
-    return f"{said}planned is {way} (p = {row['p']:.2g}, corrected for all budgets and others)."
+    return f"{said}planned is {way} ({corrected})."
 
 
 def _spoken(row: Any, name: str, digits: int) -> str:

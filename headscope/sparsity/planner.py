@@ -156,11 +156,18 @@ def plan_by_score(
 
 
 def _check_unit(model: ProfiledModel, budget: Budget, granularity: Granularity) -> None:
-    """Refuse units that a budget does not come in.
+    """Refuse units that a budget does not come in, and models that it cannot count.
 
     Raises:
-        HeadscopeError: keys and values are held, and the time of a layer was measured, by KV head.
+        HeadscopeError: keys and values are held, and the time of a layer was measured, by KV head;
+            layers with a window of their own take less than a share could be of.
     """
+    if model.windowed and budget.kind != "latency":
+        raise HeadscopeError(
+            f"Some layers of {model.name} have a window of their own, and take less {budget.words} "
+            "than is counted here: plan with a budget of latency, which is measured, or give heads "
+            "rules by hand."
+        )
     if granularity not in get_args(Granularity):
         raise HeadscopeError(
             f"The unit of a plan is the 'kv_head' or the 'head', not {granularity!r}."

@@ -18,6 +18,7 @@ from headscope.kept import Kept
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
 from headscope.patterns.rules import Rule, rule_of
+from headscope.patterns.selectors.base import Selector
 from headscope.patterns.streaming import Streaming
 
 if TYPE_CHECKING:
@@ -29,9 +30,12 @@ _ROW = re.compile(r"\[\n\s*\d+(?:,\n\s*\d+)*\n\s*\]")  # strings in JSON hold no
 
 
 class ProfiledModel(BaseModel):
-    """The model that a profile is for; a fingerprint of None fits any model of the shape."""
+    """The model that a profile is for; a fingerprint of None fits any model of the shape.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    `windowed` says that some of its layers see a window or chunk only, whatever the profile says.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str
     fingerprint: str | None = None
@@ -39,6 +43,7 @@ class ProfiledModel(BaseModel):
     n_heads: int = Field(ge=1, le=1024)
     n_kv_heads: int = Field(ge=1, le=1024)
     d_head: int = Field(ge=1, le=65536)
+    windowed: bool = False
 
     @model_validator(mode="after")
     def _grouped(self) -> "ProfiledModel":
@@ -63,6 +68,7 @@ class ProfiledModel(BaseModel):
             n_heads=model.n_heads,
             n_kv_heads=model.n_kv_heads,
             d_head=model.d_head,
+            windowed=bool(model.backend.reach),
         )
 
     @classmethod
@@ -86,6 +92,7 @@ class ProfiledModel(BaseModel):
             n_heads=info.n_heads,
             n_kv_heads=info.n_kv_heads,
             d_head=width,
+            windowed=bool(info.reach),
         )
 
 
@@ -99,7 +106,7 @@ class SparseProfile(Kept):
         notes: how it was made, in words and numbers of whoever made it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
     again: ClassVar[str] = "plan the profile again"
 
     schema_version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA)
@@ -142,7 +149,9 @@ class SparseProfile(Kept):
         """
         facts = model if isinstance(model, ProfiledModel) else ProfiledModel.of(model)
         if isinstance(rules, Mapping):
-            named = dict(zip(parse_heads(list(rules)), rules.values(), strict=True))
+            named = {parse_heads([head])[0]: rule for head, rule in rules.items()}
+            if len(named) < len(rules):
+                raise HeadscopeError("A head was named twice; give each query head one rule.")
             check_heads(named, facts.layers, facts.n_heads, facts.name)
             left = Full() if rest is None else rest
             grid = [
@@ -155,6 +164,9 @@ class SparseProfile(Kept):
                 raise HeadscopeError(
                     f"Rules for {facts.name} are {len(facts.layers)} rows of {facts.n_heads}."
                 )
+        for rule in (rule for row in grid for rule in row):
+            if not isinstance(rule, Pattern | Selector):
+                raise HeadscopeError(f"A rule is a pattern or a selector, and not {rule!r}.")
         different = list(dict.fromkeys(rule for row in grid for rule in row))
         place = {rule: index for index, rule in enumerate(different)}
         return cls(
@@ -202,6 +214,11 @@ class SparseProfile(Kept):
     def _rules(self) -> tuple[Rule, ...]:
         return tuple(rule_of(rule) for rule in self.rules)
 
+    @cached_property
+    def _used(self) -> tuple[Rule, ...]:
+        """The rules that some head has."""
+        return tuple(self._rules[i] for i in sorted({i for row in self.heads for i in row}))
+
     def rule(self, head: Head | str) -> Rule:
         """The rule of one query head.
 
@@ -224,7 +241,7 @@ class SparseProfile(Kept):
     @property
     def by_position(self) -> bool:
         """Whether no rule looks at queries and keys."""
-        return all(isinstance(rule, Pattern) for rule in self._rules)
+        return all(isinstance(rule, Pattern) for rule in self._used)
 
     def at(self, n: int) -> "SparseProfile":
         """The profile for texts of n tokens: windows that grow stand still."""
@@ -273,14 +290,17 @@ class SparseProfile(Kept):
     def densities(self, n: int) -> Float[np.ndarray, "layer head"]:
         """The same by query head."""
         _check_length(n)
-        found = [rule.density(n) for rule in self._rules]
-        for rule, density in zip(self._rules, found, strict=True):
+        found = {rule: rule.density(n) for rule in self._used}
+        for rule, density in found.items():
             if density is None:
                 raise HeadscopeError(
                     f"How much {rule.name!r} computes the text decides; measure it with "
-                    "headscope.sparsity.recall.measure_recall."
+                    "headscope.sparsity.measure_recall."
                 )
-        return np.array(found, dtype=float)[np.array(self.heads)]
+        return np.array(
+            [[found[rule] for rule in self.of_layer(layer)] for layer in self.model.layers],
+            dtype=float,
+        )
 
     def held(self, layer: int) -> list[tuple[int, int] | None]:
         """(sink, window) of each KV head of a layer that its query heads may still see, or None.
@@ -311,10 +331,14 @@ class SparseProfile(Kept):
     def kv_bytes(self, n: int, itemsize: int = 2, batch: int = 1) -> int:
         """Bytes of the keys and values that a `HeadCache` holds after n tokens.
 
+        A layer's own window counts for nothing: full heads hold all keys there too.
+
         Args:
             itemsize: bytes of one number: 2 in bfloat16, 4 in float32.
             batch: sequences.
         """
+        if itemsize < 1 or batch < 1:
+            raise HeadscopeError("A number has a byte at least, and a batch a sequence.")
         return int(self.held_keys(n).sum()) * 2 * self.model.d_head * itemsize * batch
 
     # ---- shown -----------------------------------------------------------------------------
@@ -345,5 +369,5 @@ class SparseProfile(Kept):
 
 
 def _check_length(n: int) -> None:
-    if n < 1:
-        raise HeadscopeError(f"A text has one token at least, not {n}.")
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise HeadscopeError(f"A text has one token at least, and whole ones: not {n!r}.")

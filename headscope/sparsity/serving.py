@@ -34,7 +34,7 @@ def use_profile(hf: Any, profile: SparseProfile | str | Path, part: Part = "all"
     Args:
         hf: a causal language model.
         profile: a profile, or the path of one.
-        part: rows in which it holds, as in `Ablate`.
+        part: rows in which it holds, "all", "prefill" or "decode", as in `Ablate`.
 
     Raises:
         HeadscopeError: the profile is for another model or damaged, headscope cannot see all of
@@ -48,6 +48,11 @@ def use_profile(hf: Any, profile: SparseProfile | str | Path, part: Part = "all"
     if _PLACE in vars(hf):
         raise HeadscopeError(
             f"A profile is in force on this {type(hf).__name__} already; call drop_profile() first."
+        )
+    if part == "answer":
+        raise HeadscopeError(
+            "Where an answer starts is known on models that headscope opened; use part='all' or "
+            "'decode' here."
         )
     profile = SparseProfile.given(profile)
     method = SparseAttention(profile, part)
@@ -71,11 +76,15 @@ def _facts(backend: HFBackend) -> ProfiledModel:
         n_heads=first.n_heads,
         n_kv_heads=first.n_kv_heads,
         d_head=first.d_head,
+        windowed=bool(backend.reach),
     )
 
 
 def drop_profile(hf: Any) -> None:
     """Let the model attend as it did before `use_profile`.
+
+    One that was opened with `attn_implementation="headscope"` runs again with another profile, or
+    after `hf.set_attn_implementation("sdpa")`.
 
     Raises:
         HeadscopeError: no profile is in force on it.

@@ -185,7 +185,8 @@ def test_claims_are_made_where_intervals_allow() -> None:
     score, uniform, random = found.claims()
     assert "nothing is claimed" in score
     assert "planned is better" in uniform
-    assert "0 of them do at least as well (p = 0.05); the choice of heads matters" in random
+    assert "0 of them do at least as well (p = 0.05, corrected" in random
+    assert "the choice of heads matters" in random
     rows = found.differences().set_index("other")
     assert rows.loc["random", "p"] == pytest.approx(1 / 20)
     assert rows.loc["uniform", "exact"] == 0.5
@@ -202,11 +203,20 @@ def test_claims_are_made_where_intervals_allow() -> None:
 def test_worse_is_said_and_random_profiles_that_win_are_counted() -> None:
     right, nats = answers()
     nats["planner"], nats["uniform"] = nats["uniform"], nats["planner"]
+    right["planner"], right["uniform"] = right["uniform"], right["planner"]
     nats["random"] = nats["uniform"]
     found = known(right, nats, randoms=19)
     _, uniform, random = found.claims()
     assert "planned is worse" in uniform
-    assert "19 of them do at least as well (p = 1); nothing is claimed" in random
+    assert "19 of them do at least as well (p = 1, corrected" in random
+    assert "nothing is claimed" in random
+
+
+def test_nothing_is_claimed_where_right_answers_say_the_opposite() -> None:
+    right, nats = answers()
+    right["planner"], right["uniform"] = right["uniform"], right["planner"]
+    _, uniform, _ = known(right, nats, randoms=19).claims()
+    assert "right answers say the opposite, and nothing is claimed" in uniform
 
 
 def test_a_model_that_answers_nothing_has_no_share_of_right_answers() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import a_map
@@ -296,3 +297,16 @@ def test_a_rule_of_ones_own_is_planned_with(llama: Any) -> None:
     )
     assert count > 0
     assert taken.density == pytest.approx((count * kept + 18 - count) / 18)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma3"])
+def test_layers_with_windows_of_their_own_are_not_counted_wrong(name: str) -> None:
+    facts = ProfiledModel.of(opened(name))
+    assert facts.windowed
+    assert not ProfiledModel.of(opened("llama")).windowed
+    rules = (Streaming(2, 4), Full())
+    shape = (1, len(facts.layers), facts.n_heads, 2)
+    recalls = Recalls.of(facts, rules, [32], np.ones(shape))
+    for budget in ("kv=0.5", "density=0.5"):
+        with pytest.raises(HeadscopeError, match="window of their own"):
+            plan(recalls, budget)

@@ -92,3 +92,12 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     use_profile(hf, profile)
     with pytest.raises(HeadscopeError, match="already"):
         use_profile(hf, profile)
+
+
+def test_a_profile_does_not_fall_silent() -> None:
+    use_profile(hf := tiny_model("llama"), streaming("llama"))
+    hf.set_attn_implementation("eager")
+    with pytest.raises(HeadscopeError, match="no longer goes through headscope"):
+        logits(hf)
+    with pytest.raises(HeadscopeError, match="Where an answer starts"):
+        use_profile(tiny_model("llama"), streaming("llama"), "answer")
