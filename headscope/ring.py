@@ -118,7 +118,7 @@ class Ring(Store):
             )
         kept = self._kept(whole, held, positions, min(seen, self.sink + self.window))
         self.keys, self.values, self.positions = kept.k, kept.v, kept.positions
-        return whole if k.shape[2] > 1 else kept
+        return whole
 
     def rows(self, changed: Callable[[Tensor], Tensor]) -> None:
         super().rows(changed)
