@@ -41,8 +41,11 @@ class Kept(BaseModel):
                 age = "a newer" if problem["type"] == "less_than_equal" else "an older"
                 do = "update headscope" if age == "a newer" else f"delete it and {cls.again}"
                 raise HeadscopeError(f"{path} was written by {age} headscope; {do}.") from error
+            told = problem["msg"].removeprefix("Value error, ").rstrip(".")
+            where = ".".join(map(str, problem["loc"]))
+            found = f"{where}: {told}" if where else told
             raise HeadscopeError(
-                f"{path} is damaged or no {cls.__name__.lower()} ({problem['msg'].lower()}); "
+                f"{path} is damaged or no {cls.__name__.lower()} ({found}); correct it, or "
                 f"delete it and {cls.again}."
             ) from error
 

@@ -40,17 +40,15 @@ class SparseAttention(_InPart, _Cache):
 
     paper = "Xiao et al. 2024, arXiv 2410.10819; Jiang et al. 2024, arXiv 2407.02490"
     claims: ClassVar[frozenset[Claim]] = frozenset()
+    causal: ClassVar[bool] = True
     files: ClassVar[Mapping[str, type[Any]]] = {"profile": SparseProfile}
     profile: SparseProfile
     part: Part = "all"
 
     def __post_init__(self) -> None:
         self._check_part()
-
-    @property
-    def causal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether a full forward pass equals a prompt and steps: of rules by position, it does."""
-        return self.profile.by_position
+        # Declared of rules by position; of a profile that has others it is not so.
+        object.__setattr__(self, "causal", self.profile.by_position)
 
     def check(self, model: "HeadModel") -> None:
         self.profile.check(model)

@@ -15,6 +15,8 @@ RULES: dict[str, Rule] = {
     "L0H2": Streaming(0, 3),
     "L1H0": Streaming(1, 0, growth=0.5),
     "L1H3": Full(),
+    "L2H3": Streaming(2, 5),
+    "L2H4": Streaming(1, 4),
     "L2H5": Streaming(2, 5),
 }
 
