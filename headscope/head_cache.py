@@ -57,6 +57,8 @@ class HeadCache(Cache):
         Raises:
             HeadscopeError: it has another shape, or a layer keeps more than keys and values.
         """
+        if self._config is config:
+            return
         model = self.profile.model
         for one in found:
             here = (one.n_heads, one.n_kv_heads, one.d_head)
@@ -71,8 +73,6 @@ class HeadCache(Cache):
                 f"The HeadCache is for {model.name} with {len(model.layers)} attention layers, and "
                 f"this model has {len(found)} or other ones. Plan a profile for it."
             )
-        if self._config is config:
-            return
         usual = DynamicCache(config=config).layers
         for layer in model.layers:
             # Layers that share keys with others have a layer without any, or none.

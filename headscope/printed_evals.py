@@ -13,6 +13,7 @@ from headscope.evals.conditions import CONTROLS
 from headscope.evals.evaluation import Evaluation
 from headscope.evals.measured import UNITS
 from headscope.evals.validation import Validation
+from headscope.evals.worded import with_interval
 from headscope.printed import blank_table
 
 
@@ -61,10 +62,10 @@ def _results(rows: pd.DataFrame, fact: str | None, several: bool) -> Table:
         if fact is not None:
             cells.append(Text(str(row[fact])))
         cells += [Text(row["condition"]), Text(str(row["questions"])), Text(_right(row))]
-        cells.append(Text(_interval(row, "value")))
+        cells.append(Text(with_interval(row, "value")))
         if several:
             told = "change" in row and not pd.isna(row["change"])
-            cells.append(Text(_interval(row, "change", "+") if told else ""))
+            cells.append(Text(with_interval(row, "change", "+") if told else ""))
         table.add_row(*cells)
     return table
 
@@ -75,13 +76,6 @@ def _right(row: Mapping[str, Any]) -> str:
     held = f" {row['gate']}" if row.get("gate") else ""
     guess = f", guess {row['chance']:.2f}" if row.get("chance", 0) > 0 else ""
     return f"{row['exact']:.2f} [{row['exact.low']:.2f}, {row['exact.high']:.2f}]{guess}{held}"
-
-
-def _interval(row: Mapping[str, Any], name: str, sign: str = "") -> str:
-    value, low, high = (row[key] for key in (name, f"{name}.low", f"{name}.high"))
-    if pd.isna(low):
-        return f"{value:{sign}.2f}"
-    return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
 
 
 def _curves(curves: pd.DataFrame) -> Table:
@@ -110,7 +104,7 @@ def validation(result: Validation) -> RenderableType:
                 str(row["sets"]),
                 _right(row),
                 f"{row['value']:.2f}",
-                _interval(row, "change", "+"),
+                with_interval(row, "change", "+"),
             )
         parts.append(table)
         doses = result.doses(index)
@@ -132,7 +126,7 @@ def _doses(rows: pd.DataFrame) -> Table:
         table.add_row(
             Text(str(row["k"]), "bold" if row["confirmatory"] else ""),
             right,
-            _interval(row, "change", "+"),
+            with_interval(row, "change", "+"),
             *(_control(row, kind) for kind in kinds),
         )
     table.caption = "Bold: the number named beforehand; the others explore."
@@ -152,8 +146,13 @@ def _specificity(rows: pd.DataFrame) -> Table:
     )
     for row in rows.to_dict("records"):
         p = "–" if pd.isna(row["p"]) else f"{row['p']:.3f}"
-        beyond = "–" if pd.isna(row["beyond"]) else _interval(row, "beyond", "+")
+        beyond = "–" if pd.isna(row["beyond"]) else with_interval(row, "beyond", "+")
         table.add_row(
-            row["task"], row["expected"], _interval(row, "change", "+"), beyond, p, row["verdict"]
+            row["task"],
+            row["expected"],
+            with_interval(row, "change", "+"),
+            beyond,
+            p,
+            row["verdict"],
         )
     return table

@@ -132,8 +132,13 @@ def read_described(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise HeadscopeError(
             f"{path} is damaged ({error}); delete it and measure again."
         ) from error
+    return arrays, described(content)
+
+
+def described(content: bytes) -> dict[str, str]:
+    """What the header of a safetensors file tells of it, of a file that was read without error."""
     size = int.from_bytes(content[:8], "little")
-    return arrays, json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    return json.loads(content[8 : 8 + size]).get("__metadata__", {})
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from headscope.cli.base import Json, app, print_json
 from headscope.errors import HeadscopeError
@@ -13,31 +14,30 @@ if TYPE_CHECKING:
     from headscope.export.profiles.base import ProfileFormat
     from headscope.sparsity.profile import SparseProfile
 
-# By hand, so that help needs no torch; a test holds it to the registry.
-FORMATS = {
-    "duo_attention": "KV head",
-    "flashinfer": "KV head",
-    "flex_attention": "query head",
-    "headscope": "query head",
-    "kvpress": "KV head",
-    "minference": "query head",
-    "moa": "query head",
-    "qwen_1m": "query head",
-    "razor_attention": "KV head",
-    "rtp_llm": "query head",
-}
 SCORES = "retrieval_head"
 
-_LISTED = ", ".join(f"{name} (by {per})" for name, per in FORMATS.items())
 _COST_AT = 32768  # tokens that a merge is priced at where no length is given
 
 
-@app.command()
+class _Listing(TyperCommand):
+    """The command whose own help, and nobody else's, reads the registry and so loads torch."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from headscope.catalog import profile_formats
+
+        names = ", ".join(f"{n} (by {kind.granularity})" for n, kind in profile_formats().items())
+        for option in self.params:
+            if option.name == "to":
+                option.help = f"{names}; of a run's scores {SCORES}."  # pyright: ignore
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_Listing)
 def export(
     profile_or_run: Annotated[
         str, typer.Argument(help="A profile; for scores a run folder; with --from others' files.")
     ],
-    to: Annotated[str, typer.Option(help=f"{_LISTED}; of a run's scores {SCORES}.")],
+    to: Annotated[str, typer.Option(help="The format.")],
     out: Annotated[Path, typer.Option(help="The file, or for several the new folder.")],
     merge: Annotated[
         bool, typer.Option("--merge", help="One rule for each KV head, covering its query heads'.")

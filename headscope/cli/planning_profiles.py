@@ -266,11 +266,11 @@ def _with_intervals(table: "pd.DataFrame", columns: dict[str, str]) -> "pd.DataF
     Args:
         columns: by their name, the name that they get.
     """
+    from headscope.evals.worded import with_interval
+
+    rows = table.to_dict("records")
     joined = {
-        name: [
-            "–" if value != value else f"{value:.2f} [{low:.2f}, {high:.2f}]"
-            for value, low, high in table[[of, f"{of}.low", f"{of}.high"]].itertuples(index=False)
-        ]
+        name: ["–" if row[of] != row[of] else with_interval(row, of) for row in rows]
         for of, name in columns.items()
     }
     return table.assign(**joined)

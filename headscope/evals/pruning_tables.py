@@ -18,6 +18,7 @@ from headscope.evals.statistics import (
     two_way_bootstrap,
     wilson,
 )
+from headscope.evals.worded import with_interval
 
 if TYPE_CHECKING:
     from headscope.evals.pruned import Pruning
@@ -124,7 +125,7 @@ def _held(found: "Pruning", index: int) -> list[str]:
     said: list[str] = []
     for name in found.names():
         row: Any = heights.loc[name]
-        nats = f" and {_number(row, 'value')} nats" if of == "exact" else ""
+        nats = f" and {with_interval(row, 'value')} nats" if of == "exact" else ""
         against = "there are no random orders to compare it with"
         if "random" in heights.index:
             other: Any = heights.loc["random"]
@@ -136,13 +137,13 @@ def _held(found: "Pruning", index: int) -> list[str]:
                 verdict = "too few random orders for a verdict"
             against = (
                 f"{count} random orders {other[of]:.2f}, a difference of "
-                f"{_number(row, f'{of}.beyond', '+')}: {verdict} (p = {p:.2g}, not corrected "
+                f"{with_interval(row, f'{of}.beyond', '+')}: {verdict} (p = {p:.2g}, not corrected "
                 "for other orders)"
             )
         said.append(
             f"On {task.done} questions of {task.task}, pruning up to {found.shares[-1]:.0%} of "
-            f"the heads in the order {name!r} keeps a mean {what} of {_number(row, of)}{nats}; "
-            f"the whole model has {base:.2f}, {against}.{note}"
+            f"the heads in the order {name!r} keeps a mean {what} of {with_interval(row, of)}"
+            f"{nats}; the whole model has {base:.2f}, {against}.{note}"
         )
     return said
 
@@ -156,12 +157,12 @@ def _compared(found: "Pruning", index: int) -> list[str]:
         nats = ""
         if of == "exact":
             nats = (
-                f"; of the {UNITS[task.metric]} {_number(row, 'value', '+')} nats "
+                f"; of the {UNITS[task.metric]} {with_interval(row, 'value', '+')} nats "
                 f"(p = {row['value.p']:.2g})"
             )
         said.append(
             f"On {task.done} questions of {task.task}, the mean {what} of {row['first']!r} "
-            f"less that of {row['second']!r} is {_number(row, of, '+')}: "
+            f"less that of {row['second']!r} is {with_interval(row, of, '+')}: "
             f"{'a difference' if sure else 'no difference that could be told from none'} "
             f"(p = {row[f'{of}.p']:.2g}, Holm over the pairs of orders){nats}."
         )
@@ -277,9 +278,3 @@ def _spread(
     means = sets.mean(1)
     low, high = np.quantile(means, [0.05, 0.95]) if interval is None else interval
     return {name: float(means.mean()), f"{name}.low": float(low), f"{name}.high": float(high)}
-
-
-def _number(row: Any, name: str, sign: str = "") -> str:
-    low, high = row[f"{name}.low"], row[f"{name}.high"]
-    span = "" if np.isnan(low) else f" [{low:{sign}.2f}, {high:{sign}.2f}]"
-    return f"{row[name]:{sign}.2f}{span}"

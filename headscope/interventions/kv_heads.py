@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from headscope.errors import HeadscopeError
 from headscope.heads import Head, parse_heads
@@ -51,6 +52,23 @@ def kv_heads_of(heads: Iterable[Head], group: int) -> tuple[Head, ...]:
     return tuple(sorted({(layer, head // group) for layer, head in heads}))
 
 
+def from_the_bottom(
+    head_map: "HeadMap", score: str, values: Float[np.ndarray, " head"], seed: int = 0
+) -> Int[np.ndarray, " head"]:
+    """The places of some heads, the one that a score speaks for least first.
+
+    Args:
+        score: of a score or a role, which says whether high or low values speak for it.
+        values: what it gives the heads.
+        seed: of the order among equals, which is drawn.
+    """
+    if head_map.lowest_first(score):
+        values = -values
+    drawn = np.random.default_rng(seed).random(len(values))
+    # A head without a value is spoken for by nothing.
+    return np.lexsort((drawn, np.nan_to_num(values, nan=-np.inf)))
+
+
 def ranked_kv_heads(head_map: "HeadMap", score: str, seed: int = 0) -> Sequence[Head]:
     """All KV heads of a map, the one that the score speaks for least first.
 
@@ -61,10 +79,6 @@ def ranked_kv_heads(head_map: "HeadMap", score: str, seed: int = 0) -> Sequence[
     """
     table = head_map.kv_heads()
     values = table[head_map.score_of(score)].to_numpy(float)
-    if head_map.lowest_first(score):
-        values = -values
-    drawn = np.random.default_rng(seed).random(len(values))
-    # A head without a value is spoken for by nothing.
-    order = np.lexsort((drawn, np.nan_to_num(values, nan=-np.inf)))
+    order = from_the_bottom(head_map, score, values, seed)
     places = list(zip(table["layer"], table["kv_head"], strict=True))
     return [(int(places[i][0]), int(places[i][1])) for i in order]

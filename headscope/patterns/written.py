@@ -10,7 +10,7 @@ class Written:
     name: ClassVar[str]
     paper: ClassVar[str]  # where the rule comes from; "after" where it is only like it
 
-    def to_dict(self) -> dict[str, int | float | str]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: the name and the numbers."""
         mine: Any = self
         return {"rule": self.name, **dataclasses.asdict(mine)}

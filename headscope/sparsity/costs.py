@@ -112,7 +112,7 @@ class Costs(Resumed):
                 f"than {model.name}; measure them on this one."
             )
         known = {repr(rule): place for place, rule in enumerate(self.rules)}
-        wanted = [repr(dict(rule.to_dict())) for rule in (*rules, Full())]
+        wanted = [repr(rule.to_dict()) for rule in (*rules, Full())]
         if missing := [rule for rule in wanted if rule not in known]:
             raise HeadscopeError(f"The costs of {missing[0]} were not measured; measure them too.")
         index = [known[rule] for rule in wanted]
@@ -180,7 +180,7 @@ def measure_costs(
         device=_device(model),
         dtype=str(model.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        rules=tuple(dict(rule.to_dict()) for rule in chosen),
+        rules=tuple(rule.to_dict() for rule in chosen),
         lengths=wanted,
         repeats=repeats,
         versions=versions(),

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.attention import Attention
+from headscope.blocks import wide_dtype
 from headscope.engines import Attended, dense
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
@@ -72,7 +73,8 @@ def attend_sparsely(
         alike = [head for head, other in enumerate(rules) if other == rule]
         run = run.with_pattern(_plain(selection), alike, rows)
     z = attention.v.new_empty(*attention.q.shape[:3], attention.v.shape[3])
-    lse: Tensor | None = None
+    lse = z.new_empty(z.shape[:3], dtype=wide_dtype(z))
+    free = True  # whether every part's kernel gave its log-sum-exp away
     for rule, heads in even_groups(rules, attention.group):
         index = torch.tensor(heads, device=z.device)
         part = attention.some_heads(heads)
@@ -80,10 +82,10 @@ def attend_sparsely(
             part = part.with_pattern(_plain(selections[rule].heads(index)), rows=rows)
         done = dense(part)
         z[:, index] = done.z
-        if lse is None:
-            lse = done.lse.new_empty(z.shape[:3])
-        lse[:, index] = done.lse
-    return Attended(z, run, lse)
+        free = free and done.attention.known_lse is not None
+        if free:
+            lse[:, index] = done.lse.to(lse.dtype)
+    return Attended(z, run, lse if free else None)
 
 
 def even_groups(rules: Sequence[Rule], group: int) -> Iterator[tuple[Rule, list[int]]]:

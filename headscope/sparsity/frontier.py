@@ -110,10 +110,10 @@ class Pareto(Kept):
         questions.
 
         Columns: budget, other; exact with the interval of paired proportions and value, in nats,
-        with a paired bootstrap interval; p of the value by sign flips, Holm over the rows. Beside
-        random profiles: less their mean, with two-way bootstrap intervals over questions and
-        profiles, `rank`, how many of them do at least as well, and p = (1 + rank) / (1 + profiles),
-        which Holm leaves alone.
+        with a paired bootstrap interval; p of the value by sign flips. Beside random profiles: less
+        their mean, with two-way bootstrap intervals over questions and profiles, `rank`, how many
+        of them do at least as well, and p = (1 + rank) / (1 + profiles). Both kinds of p are
+        corrected over budgets and others, each kind apart (Holm), and times the number of evals.
         """
         return frontier_tables.differences(self, task)
 

@@ -16,6 +16,7 @@ from headscope.evals.statistics import (
     sign_flip_p,
     two_way_bootstrap,
 )
+from headscope.evals.worded import with_interval
 
 if TYPE_CHECKING:
     from headscope.sparsity.frontier import Made, Pareto
@@ -147,15 +148,14 @@ def claims(found: "Pareto", task: int) -> list[str]:
 
 def _claim(found: "Pareto", measured: Measured, row: Any) -> str:
     mine = found.of(row["budget"], "planner")[0].condition
-    value = _spoken(row, "value", 2)
+    value = with_interval(row, "value", "+")
     random = not isnan(row["rank"])
     other = f"the mean of {row['profiles']} random profiles" if random else row["other"]
     answers = ""
     right = measured.exact(mine)
     if right is not None:
-        answers = (
-            f"answers {right.mean():.2f} right, {_spoken(row, 'exact', 2)} against {other}, and "
-        )
+        exact = with_interval(row, "exact", "+")
+        answers = f"answers {right.mean():.2f} right, {exact} against {other}, and "
     said = (
         f"On {measured.done} questions of {measured.task} at {found.budget_kind} "
         f"{row['budget']:g}, the planned profile {answers}the {UNITS[measured.metric]} is "
@@ -178,10 +178,3 @@ def _claim(found: "Pareto", measured: Measured, row: Any) -> str:
         return f"{said}right answers say the opposite, and nothing is claimed ({corrected})."
     way = "better" if row["value"] > 0 else "worse"
     return f"{said}planned is {way} ({corrected})."
-
-
-def _spoken(row: Any, name: str, digits: int) -> str:
-    middle = f"{row[name]:+.{digits}f}"
-    if isnan(row[f"{name}.low"]):
-        return middle
-    return f"{middle} [{row[f'{name}.low']:+.{digits}f}, {row[f'{name}.high']:+.{digits}f}]"

@@ -13,7 +13,7 @@ from headscope.patterns.rules import Rule
 from headscope.sparsity.budget import Budget
 from headscope.sparsity.candidates import default_streaming
 from headscope.sparsity.planned import Granularity, Plan, Taken
-from headscope.sparsity.profile import ProfiledModel, SparseProfile
+from headscope.sparsity.profile import ProfiledModel, SparseProfile, check_length, held_tokens
 from headscope.sparsity.recalls import Loss, Over, Recalls
 
 if TYPE_CHECKING:
@@ -214,11 +214,9 @@ def _weights(
 
 def fixed_share(rule: Rule, n: int, budget: Budget) -> float:
     """What a rule takes for a head that has it, whatever the text."""
-    if n < 1:
-        raise HeadscopeError(f"A text has one token at least, not {n}.")
+    check_length(n)
     if budget.kind == "kv":
-        held = rule.held()
-        return 1.0 if held is None else min(n, sum(held)) / n
+        return held_tokens(rule.held(), n) / n
     density = rule.density(n) if budget.kind == "density" else None
     if density is None:
         raise HeadscopeError(

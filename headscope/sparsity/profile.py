@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from headscope import storage
 from headscope.errors import HeadscopeError
+from headscope.fingerprint import fingerprint
 from headscope.heads import Head, check_heads, label, parse_heads
 from headscope.kept import Kept
 from headscope.patterns.base import Pattern
@@ -22,6 +23,7 @@ from headscope.patterns.selectors.base import Selector
 from headscope.patterns.streaming import Streaming
 
 if TYPE_CHECKING:
+    from headscope.backends.base import Backend
     from headscope.headmap import HeadMap
     from headscope.model import HeadModel
 
@@ -61,14 +63,20 @@ class ProfiledModel(BaseModel):
     @classmethod
     def of(cls, model: "HeadModel") -> "ProfiledModel":
         """The facts of an opened model."""
+        return cls.behind(model.backend, model.name)
+
+    @classmethod
+    def behind(cls, backend: "Backend", name: str) -> "ProfiledModel":
+        """The facts of a model that a backend stands before, which may have no tokenizer."""
+        first = backend.layers[0]
         return cls(
-            name=model.name,
-            fingerprint=model.fingerprint,
-            layers=tuple(model.layers),
-            n_heads=model.n_heads,
-            n_kv_heads=model.n_kv_heads,
-            d_head=model.d_head,
-            windowed=bool(model.backend.reach),
+            name=name,
+            fingerprint=fingerprint(backend.parameters()),
+            layers=tuple(found.layer for found in backend.layers),
+            n_heads=first.n_heads,
+            n_kv_heads=first.n_kv_heads,
+            d_head=first.d_head,
+            windowed=bool(backend.reach),
         )
 
     @classmethod
@@ -171,7 +179,7 @@ class SparseProfile(Kept):
         place = {rule: index for index, rule in enumerate(different)}
         return cls(
             model=facts,
-            rules=tuple(dict(rule.to_dict()) for rule in different),
+            rules=tuple(rule.to_dict() for rule in different),
             heads=tuple(tuple(place[rule] for rule in row) for row in grid),
             notes=dict(notes or {}),
         )
@@ -289,7 +297,7 @@ class SparseProfile(Kept):
 
     def densities(self, n: int) -> Float[np.ndarray, "layer head"]:
         """The same by query head."""
-        _check_length(n)
+        check_length(n)
         found = {rule: rule.density(n) for rule in self._used}
         for rule, density in found.items():
             if density is None:
@@ -320,12 +328,9 @@ class SparseProfile(Kept):
 
     def held_keys(self, n: int) -> Int[np.ndarray, "layer kv_head"]:
         """Keys that each KV head holds after n tokens."""
-        _check_length(n)
+        check_length(n)
         return np.array(
-            [
-                [n if need is None else min(n, sum(need)) for need in self.held(layer)]
-                for layer in self.model.layers
-            ]
+            [[held_tokens(need, n) for need in self.held(layer)] for layer in self.model.layers]
         )
 
     def kv_bytes(self, n: int, itemsize: int = 2, batch: int = 1) -> int:
@@ -368,6 +373,16 @@ class SparseProfile(Kept):
         return profile if isinstance(profile, cls) else cls.load(profile)  # pyright: ignore
 
 
-def _check_length(n: int) -> None:
+def held_tokens(need: tuple[int, int] | None, n: int) -> int:
+    """Of n tokens those that a KV head holds, of which (sink, window) or everything is needed."""
+    return n if need is None else min(n, sum(need))
+
+
+def check_length(n: int) -> None:
+    """Refuse what is no length of a text.
+
+    Raises:
+        HeadscopeError: it is below 1, or no whole number.
+    """
     if not isinstance(n, int | np.integer) or n < 1:
         raise HeadscopeError(f"A text has one token at least, and whole ones: not {n!r}.")

@@ -2,11 +2,9 @@
 
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from headscope.errors import HeadscopeError
 from headscope.heads import Head
-from headscope.interventions.kv_heads import ranked_kv_heads
+from headscope.interventions.kv_heads import from_the_bottom, ranked_kv_heads
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
@@ -34,9 +32,6 @@ def least_spoken_for(
         heads = [(layer, kv * group + one) for layer, kv in chosen for one in range(group)]
         return sorted(heads)
     values = head_map[head_map.score_of(score)].mean().ravel()
-    if head_map.lowest_first(score):
-        values = -values
-    drawn = np.random.default_rng(seed).random(len(values))
-    order = np.lexsort((drawn, np.nan_to_num(values, nan=-np.inf)))
+    order = from_the_bottom(head_map, score, values, seed)
     every = head_map.heads()
     return sorted(every[place] for place in order[: round(share * len(every))])

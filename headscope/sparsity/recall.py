@@ -92,7 +92,7 @@ def measure_recall(
     measured: dict[Loss, bool] = {"recall": True, "output": bool(writes), "answer": answer}
     about = Measurement(
         model=ProfiledModel.of(model),
-        rules=tuple(dict(rule.to_dict()) for rule in chosen),
+        rules=tuple(rule.to_dict() for rule in chosen),
         rows=rows,
         digests=tuple(prompt.digest for prompt in given),
         lengths=tuple(stand_for),

@@ -15,7 +15,7 @@ from headscope.errors import HeadscopeError
 from headscope.patterns.base import Pattern
 from headscope.patterns.rules import Rule, rule_of
 from headscope.runinfo import first_problem
-from headscope.sparsity.profile import ProfiledModel
+from headscope.sparsity.profile import ProfiledModel, check_length
 
 SCHEMA = 1
 Loss = Literal["recall", "output", "answer"]
@@ -132,8 +132,8 @@ class Recalls:
         """
         losses = {"recall": np.asarray(recall, float)}
         losses |= {name: np.asarray(values, float) for name, values in others.items()}
-        if min(lengths, default=1) < 1:
-            raise HeadscopeError(f"A text has one token at least, not {min(lengths)}.")
+        for n in lengths:
+            check_length(n)
         of_rules = [[rule.density(n) for rule in rules] for n in lengths]
         if any(density is None for row in of_rules for density in row):
             raise HeadscopeError("What a selector computes a text decides; use measure_recall.")
@@ -142,7 +142,7 @@ class Recalls:
         try:
             about = Measurement(
                 model=model,
-                rules=tuple(dict(rule.to_dict()) for rule in rules),
+                rules=tuple(rule.to_dict() for rule in rules),
                 rows="answer",
                 digests=tuple(str(i) for i in range(len(lengths))),
                 lengths=tuple(lengths),

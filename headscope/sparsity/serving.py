@@ -9,7 +9,6 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from headscope.backends.hf import NAME, HFBackend, attention_for_transformers
 from headscope.errors import HeadscopeError
-from headscope.fingerprint import fingerprint
 from headscope.geometry import geometry_mask
 from headscope.interventions.sparse_attention import SparseAttention
 from headscope.loading import check_layers
@@ -59,25 +58,13 @@ def use_profile(hf: Any, profile: SparseProfile | str | Path, part: Part = "all"
     backend = HFBackend(hf)
     check_layers(backend)
     self_test(backend)
-    profile.check(_facts(backend))
+    name = short_name(hf.config._name_or_path or type(hf).__name__)
+    profile.check(ProfiledModel.behind(backend, name))
     with ExitStack() as scope:
         scope.enter_context(backend.attached())
         scope.enter_context(backend.stack.computed_by(method.engine()))
         vars(hf)[_PLACE] = scope.pop_all()
     return profile
-
-
-def _facts(backend: HFBackend) -> ProfiledModel:
-    first = backend.layers[0]
-    return ProfiledModel(
-        name=short_name(backend.hf.config._name_or_path or type(backend.hf).__name__),
-        fingerprint=fingerprint(backend.parameters()),
-        layers=tuple(found.layer for found in backend.layers),
-        n_heads=first.n_heads,
-        n_kv_heads=first.n_kv_heads,
-        d_head=first.d_head,
-        windowed=bool(backend.reach),
-    )
 
 
 def drop_profile(hf: Any) -> None:

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +19,6 @@ from hypothesis import strategies as st
 
 from headscope import HeadscopeError
 from headscope.catalog import profile_formats
-from headscope.cli.exporting import FORMATS
 from headscope.export.profiles.blocks import covered
 from headscope.patterns import Full, Streaming
 from headscope.patterns.base import Pattern
@@ -27,7 +30,12 @@ MASKS = ("flashinfer", "flex_attention")
 
 
 def test_the_help_names_every_format() -> None:
-    assert {name: kind.granularity for name, kind in profile_formats().items()} == FORMATS
+    run = [sys.executable, "-m", "headscope", "export", "--help"]
+    wide = os.environ | {"COLUMNS": "1000", "TERM": "dumb", "NO_COLOR": "1"}
+    help_ = subprocess.run(run, capture_output=True, text=True, check=True, env=wide).stdout
+    told = dict(re.findall(r"(\w+) \(by (KV head|query head)\)", help_))
+    assert {name: kind.granularity for name, kind in profile_formats().items()} == told
+    assert "retrieval_head" in help_
 
 
 @pytest.mark.parametrize("name", NAMES)

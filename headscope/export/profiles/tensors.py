@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from headscope import storage
 from headscope.errors import HeadscopeError
 from headscope.export.base import MEGABYTE, content_of
 from headscope.export.profiles.base import Grid, ProfileFormat, each
@@ -177,8 +178,7 @@ class Opened:
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    size = int.from_bytes(content[:8], "little")
-    told = json.loads(content[8 : 8 + size]).get("__metadata__", {}).get("headscope")
+    told = storage.described(content).get("headscope")
     header = json.loads(told) if isinstance(told, str) else None
     if not isinstance(header, dict):
         raise ValueError("it has no header of headscope")
