@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when its client is imported
 
+import kernels_under_test  # noqa: F401  before transformers imports Triton
 import pytest
 import torch
 from tiny import CONFIGS, tiny_model, tiny_tokenizer
