@@ -15,10 +15,12 @@ from headscope.cache import SeenLayer
 from headscope.engines import Attended, dense
 from headscope.errors import HeadscopeError
 from headscope.geometry import Geometry
+from headscope.kernels.decode_plan import KeyStore
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
 from headscope.patterns.streaming import Streaming
 from headscope.ring import Everything, Joined, Need, Ring, Store
+from headscope.sparsity.decoding import one_launch
 from headscope.sparsity.engine import SparseEngine
 from headscope.sparsity.profile import SparseProfile
 from headscope.stack import Chain
@@ -106,12 +108,15 @@ class HeadLayer(SeenLayer):
         joined = [store.join(k, v, new, slots, self.seen) for store in self.stores]
         if before == 0:
             return chain(attention)
+        unseen = not chain.entered and not chain.observers and geometry.mask is None
+        if unseen and (done := self._at_once(attention, geometry, joined, chain)) is not None:
+            return done
         parts = [
             self._part(attention, geometry, *one) for one in zip(self.stores, joined, strict=True)
         ]
         if len(parts) == 1 and isinstance(self.stores[0], Everything):
             return chain(replace(parts[0], mask=geometry.mask))
-        if chain.entered or chain.observers or geometry.mask is not None:
+        if not unseen:
             return chain(self._by_slots(attention, geometry, parts))
         return self._apart(attention, geometry, parts, chain)
 
@@ -186,6 +191,27 @@ class HeadLayer(SeenLayer):
     def _slots(attention: Attention, geometry: Geometry) -> Int[Tensor, "batch key"]:
         """The positions of all tokens that were ever seen, on the layer's device."""
         return geometry.positions()[1].to(attention.k.device)
+
+    def _at_once(
+        self, attention: Attention, geometry: Geometry, joined: list[Joined], chain: Chain
+    ) -> Attended | None:
+        """One token per sequence over all stores in one launch; None where that is not possible."""
+        engine = chain.engine
+        if attention.n_queries != 1 or geometry.padding is not None:
+            return None
+        if isinstance(engine, SparseEngine) and engine.part == "all":
+            rules = engine.profile.of_layer(attention.layer)
+        elif engine is dense:
+            rules = [Full()] * attention.n_heads
+        else:
+            return None
+        dtype = attention.k.dtype
+        stores = [
+            KeyStore(held.k.to(dtype), held.v.to(dtype), store.kv_heads, store.need)
+            for store, held in zip(self.stores, joined, strict=True)
+        ]
+        done = one_launch(attention, stores, rules, self.seen)
+        return None if done is None else Attended(done[0], attention)
 
     def _apart(
         self, attention: Attention, geometry: Geometry, parts: list[Attention], chain: Chain

@@ -1,0 +1,268 @@
+"""The decode step in Triton: one query token per sequence, keys of every head of another length.
+
+The keys that have to be read are cut into tiles, counted over all (sequence, KV head) in a line,
+and each program takes as many of them as any other (stream-K; LeanAttention, Sanovar et al. 2024,
+arXiv 2405.10480): a program may end in the middle of one head and a head in the middle of a
+program. What a program found of a head is a record of its own, joined by a second kernel in the
+order of the line, so that the same input gives the same bits. Query heads of a KV head are the rows
+of one product. Lengths are read on the device, grids do not depend on them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from headscope.kernels.decode_plan import DecodePlan
+
+_LOG2E = 1.4426950408889634
+_LN2 = tl.constexpr(0.6931471805599453)
+_RUNTIME = ("n_units", "n_kv", "group", "least")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the work is cut; none of it changes a result beyond rounding.
+
+    Attributes:
+        tile: keys that are read at once.
+        warps, stages: of a program.
+        per_sm: programs for each multiprocessor.
+        least: tiles that a program takes at least, where there are few.
+        splits, columns: records and numbers of z that are joined at once.
+    """
+
+    tile: int = 64
+    warps: int = 4
+    stages: int = 3
+    per_sm: int = 2
+    least: int = 1
+    splits: int = 32
+    columns: int = 64
+
+    @classmethod
+    def of(cls, q: Tensor) -> "Tuning":
+        """What was fastest for heads of a width."""
+        return cls() if q.shape[-1] <= 128 else cls(tile=32)
+
+    def programs(self, device: torch.device) -> int:
+        if device.type != "cuda":
+            return 5  # interpreted, one after the other
+        return self.per_sm * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@triton.jit
+def _ranges(seen, ring_sink, ring_window, sink, window, room):
+    """Slots that have to be read: [0, first) and [start, stop), and whether there is room."""
+    stop = tl.minimum(seen, ring_sink) + tl.minimum(tl.maximum(seen - ring_sink, 0), ring_window)
+    start = tl.maximum(seen - window, 0)
+    apart = sink < start
+    start = tl.where(apart, start, 0)
+    fits = stop <= room
+    return tl.where(apart & fits, sink, 0), start, tl.where(fits, stop, start), fits
+
+
+@triton.jit
+def _ranges_of(unit, real, seen, places, reads, n_kv):
+    """The same for units, one or many: unit = sequence * n_kv + KV head."""
+    mine = reads + (unit % n_kv) * 5
+    return _ranges(
+        tl.load(seen + unit // n_kv, mask=real, other=0),
+        tl.load(mine, mask=real, other=0),
+        tl.load(mine + 1, mask=real, other=0),
+        tl.load(mine + 2, mask=real, other=0),
+        tl.load(mine + 3, mask=real, other=0),
+        tl.load(places + (unit % n_kv) * 7 + 6, mask=real, other=0),
+    )
+
+
+@triton.jit
+def _tiles(seen, places, reads, n_units, n_kv, UNITS: tl.constexpr, TILE: tl.constexpr):
+    """Tiles of every unit."""
+    unit = tl.arange(0, UNITS)
+    first, start, stop, _ = _ranges_of(unit, unit < n_units, seen, places, reads, n_kv)
+    return tl.cdiv(first, TILE) + tl.cdiv(stop - start, TILE)
+
+
+@triton.jit
+def _fold(q, k, v, seen, m, sums, acc, scale, softcap, CAPPED: tl.constexpr, MASKED: tl.constexpr):
+    """One tile into the running maximum (of base 2), sum and product of every row."""
+    logits = tl.dot(q, tl.trans(k)) * scale
+    if CAPPED:
+        # tanh(x) = 1 - 2 / (exp(2 x) + 1), with base 2 and the cap folded into `scale`
+        logits = softcap * (1 - 2 / (tl.exp2(logits) + 1))
+    if MASKED:
+        logits = tl.where(seen, logits, -float("inf"))
+    top = tl.maximum(m, tl.max(logits, 1))
+    base = top
+    if MASKED:
+        base = tl.where(top == -float("inf"), 0.0, top)  # a row that has seen nothing so far
+    weights = tl.exp2(logits - base[:, None])
+    shrink = tl.exp2(m - base)
+    sums = sums * shrink + tl.sum(weights, 1)
+    acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None])
+    return top, sums, acc
+
+
+@triton.jit(do_not_specialize=_RUNTIME)
+def _attend(
+    q, places, reads, sees, seen, records, peaks,
+    n_units, n_kv, group, q_sequence, q_head, scale, softcap, least,
+    WIDTH: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    UNITS: tl.constexpr, CAPPED: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    counts = _tiles(seen, places, reads, n_units, n_kv, UNITS, TILE)
+    stops = tl.cumsum(counts, 0)
+    total = tl.sum(counts, 0)
+    share = tl.maximum(tl.cdiv(total, tl.num_programs(0)), least)
+    begin = program * share
+    end = tl.minimum(begin + share, total)
+    first_unit = tl.sum((stops <= begin).to(tl.int32), 0)
+    last_unit = tl.sum((stops < end).to(tl.int32), 0)
+    before = tl.sum(tl.where(tl.arange(0, UNITS) < first_unit, counts, 0), 0)
+
+    row, d, step = tl.arange(0, ROWS), tl.arange(0, D), tl.arange(0, TILE)
+    inside = (d < WIDTH)[None, :]
+    for unit in range(first_unit, last_unit + 1):
+        sequence, kv = unit // n_kv, unit % n_kv
+        first, start, stop, _ = _ranges_of(unit, unit < n_units, seen, places, reads, n_kv)
+        whole_first, whole = first // TILE, first // TILE + (stop - start) // TILE
+        count = tl.cdiv(first, TILE) + tl.cdiv(stop - start, TILE)
+        ring_sink, ring_window = tl.load(reads + kv * 5), tl.load(reads + kv * 5 + 1)
+        hides = tl.load(reads + kv * 5 + 4)
+        now = tl.load(seen + sequence) - 1
+
+        place = places + kv * 7
+        pointer: tl.constexpr = tl.pointer_type(q.dtype.element_ty)
+        k_at = tl.load(place).to(pointer) + sequence * tl.load(place + 1)
+        v_at = tl.load(place + 3).to(pointer) + sequence * tl.load(place + 4)
+        # The plan saw to it that keys begin at multiples of 16 bytes; loads are as wide as that.
+        k_at, v_at = tl.multiple_of(k_at, 16), tl.multiple_of(v_at, 16)
+        k_step = tl.multiple_of(tl.load(place + 2).to(tl.int32), 8)
+        v_step = tl.multiple_of(tl.load(place + 5).to(tl.int32), 8)
+        k_inner = step[:, None] * k_step + d[None, :]
+        v_inner = step[:, None] * v_step + d[None, :]
+
+        head = kv * group + row
+        mine = row < group
+        rows = q + sequence.to(tl.int64) * q_sequence + head[:, None] * q_head + d[None, :]
+        query = tl.load(rows, mask=mine[:, None] & inside, other=0.0)
+        sink = tl.load(sees + head * 2, mask=mine, other=0)
+        window = tl.load(sees + head * 2 + 1, mask=mine, other=0)
+        m = tl.full([ROWS], -float("inf"), tl.float32)
+        sums = tl.zeros([ROWS], tl.float32)
+        acc = tl.zeros([ROWS, D], tl.float32)
+
+        low, high = tl.maximum(begin - before, 0), tl.minimum(end - before, count)
+        plain = tl.where(hides != 0, 0, whole)
+        # Whole tiles first, whose keys every row sees; then those that end early or hide keys.
+        for tile in range(low, tl.minimum(high, plain)):
+            at = tl.where(tile < whole_first, tile * TILE, start + (tile - whole_first) * TILE)
+            k_tile = k_at + at.to(tl.int64) * k_step + k_inner
+            v_tile = v_at + at.to(tl.int64) * v_step + v_inner
+            if D == WIDTH:
+                k, v = tl.load(k_tile), tl.load(v_tile)
+            else:
+                k, v = tl.load(k_tile, mask=inside, other=0.0), tl.load(v_tile, inside, other=0.0)
+            m, sums, acc = _fold(query, k, v, mine, m, sums, acc, scale, softcap, CAPPED, False)
+        for tile in range(tl.maximum(low, plain), high):
+            rest = (tile == whole) & (first % TILE != 0)
+            in_first = (tile < whole_first) | rest
+            ahead = tl.where(tile < whole, tile, whole) - whole_first
+            at = tl.where(in_first, tl.where(rest, whole_first, tile), ahead) * TILE
+            at = tl.where(in_first, at, start + at)
+            slot = at + step
+            held = slot < tl.where(in_first, first, stop)
+            taken = held[:, None] & inside
+            k = tl.load(k_at + at.to(tl.int64) * k_step + k_inner, mask=taken, other=0.0)
+            v = tl.load(v_at + at.to(tl.int64) * v_step + v_inner, mask=taken, other=0.0)
+            turned = slot + (now - slot) // ring_window * ring_window
+            position = tl.where(slot < ring_sink, slot, turned)[None, :]
+            visible = (position < sink[:, None]) | (now - position < window[:, None])
+            visible = visible & held[None, :]
+            m, sums, acc = _fold(query, k, v, visible, m, sums, acc, scale, softcap, CAPPED, True)
+
+        # Along the line either the program or the unit goes up from one piece to the next.
+        record = (program + unit) * group + row
+        tl.store(records + record[:, None] * D + d[None, :], acc, mask=mine[:, None])
+        tl.store(peaks + record * 2, m, mask=mine)
+        tl.store(peaks + record * 2 + 1, sums, mask=mine)
+        before += count
+
+
+@triton.jit(do_not_specialize=(*_RUNTIME, "programs"))
+def _join(
+    records, peaks, places, reads, seen, z, lse, n_units, n_kv, group, least, programs,
+    WIDTH: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, UNITS: tl.constexpr,
+    SPLITS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(0)  # over all sequences
+    unit, row = head // group, head % group
+    counts = _tiles(seen, places, reads, n_units, n_kv, UNITS, TILE)
+    share = tl.maximum(tl.cdiv(tl.sum(counts, 0), programs), least)
+    every = tl.arange(0, UNITS)
+    before = tl.sum(tl.where(every < unit, counts, 0), 0)
+    count = tl.sum(tl.where(every == unit, counts, 0), 0)
+    low, high = before // share, (before + count + share - 1) // share
+    _, _, _, fits = _ranges_of(unit, unit < n_units, seen, places, reads, n_kv)
+
+    d = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    m, sums = -float("inf"), 0.0
+    acc = tl.zeros([COLUMNS], tl.float32)
+    for program in range(low, tl.where(count > 0, high, low), SPLITS):
+        some = program + tl.arange(0, SPLITS)
+        real = some < high
+        record = (some + unit) * group + row
+        peak = tl.load(peaks + record * 2, mask=real, other=-float("inf"))
+        top = tl.maximum(m, tl.max(peak, 0))
+        base = tl.where(top == -float("inf"), 0.0, top)
+        weight = tl.exp2(peak - base)
+        shrink = tl.exp2(m - base)
+        part = tl.load(records + record[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
+        acc = acc * shrink + tl.sum(part * weight[:, None], 0)
+        own = tl.load(peaks + record * 2 + 1, mask=real, other=0.0)
+        sums = sums * shrink + tl.sum(own * weight, 0)
+        m = top
+    some = sums > 0
+    acc = tl.where(some, acc / tl.where(some, sums, 1.0), 0.0)
+    total = tl.where(some, (m + tl.log2(tl.where(some, sums, 1.0))) * _LN2, -float("inf"))
+    # More tokens than slots: what lies behind them was not read, and the answer says so.
+    acc, total = tl.where(fits, acc, float("nan")), tl.where(fits, total, float("nan"))
+    tl.store(z + head.to(tl.int64) * WIDTH + d, acc.to(z.dtype.element_ty), mask=d < WIDTH)
+    if tl.program_id(1) == 0:
+        tl.store(lse + head, total)
+
+
+def launch(
+    q: Tensor, plan: DecodePlan, seen: Tensor, scale: float, softcap: float | None, tuning: Tuning
+) -> tuple[Tensor, Tensor]:
+    """(z, lse) of a decode step whose arguments were checked by `headscope.kernels.decoding`."""
+    batch, n_heads, _, width = q.shape
+    n_kv = len(plan.places)
+    group, units = n_heads // n_kv, batch * n_kv
+    programs = tuning.programs(q.device)
+    d, many = triton.next_power_of_2(width), max(64, triton.next_power_of_2(units))
+    records = q.new_empty((programs + units) * group, d, dtype=torch.float32)
+    peaks = q.new_empty((programs + units) * group, 2, dtype=torch.float32)
+    z = q.new_empty(q.shape)
+    lse = q.new_empty(batch, n_heads, 1, dtype=torch.float32)
+    capped = softcap is not None
+    _attend[(programs,)](
+        q, plan.places, plan.reads, plan.sees, seen, records, peaks,
+        units, n_kv, group, q.stride(0), q.stride(1),
+        2 * _LOG2E * scale / softcap if softcap is not None else _LOG2E * scale,
+        _LOG2E * softcap if softcap is not None else 0.0, tuning.least,
+        WIDTH=width, D=d, ROWS=max(16, triton.next_power_of_2(group)), TILE=tuning.tile,
+        UNITS=many, CAPPED=capped, num_warps=tuning.warps, num_stages=tuning.stages,
+    )  # fmt: skip
+    columns = min(d, tuning.columns)
+    _join[(batch * n_heads, d // columns)](
+        records, peaks, plan.places, plan.reads, seen, z, lse,
+        units, n_kv, group, tuning.least, programs,
+        WIDTH=width, D=d, TILE=tuning.tile, UNITS=many, SPLITS=tuning.splits, COLUMNS=columns,
+        num_warps=4,
+    )  # fmt: skip
+    return z, lse

@@ -1,0 +1,124 @@
+"""A decode step in one launch: what a layer holds and what its heads may see, for the kernel."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from headscope.attention import Attention
+from headscope.edits import Restriction
+from headscope.engines import Attended
+from headscope.kernels.choice import chosen, interpreted, runs
+from headscope.kernels.decode_plan import ALL, DecodePlan, KeyStore, See, why_not_stores
+from headscope.kernels.decoding import decode
+from headscope.merge import Part, with_sink
+from headscope.patterns.full import Full
+from headscope.patterns.rules import Rule
+from headscope.patterns.streaming import Streaming
+
+
+def decode_step(attention: Attention, rules: Sequence[Rule]) -> Attended | None:
+    """One token per sequence over keys that stand in the order of their positions, in one launch.
+
+    Only keys that some head sees are read: of a KV head whose query heads all stream, its sinks
+    and its window.
+
+    Args:
+        rules: of the query heads, in order.
+
+    Returns:
+        None where it is no such step, a rule is neither full nor streaming, or Triton does not run.
+
+    Raises:
+        HeadscopeError: such a step cannot run on Triton, and impl="triton" was asked for.
+    """
+    slots = attention.slots
+    if slots is None or slots.padded or attention.key_positions.ndim > 2:
+        return None
+    held = slots.first_query - slots.first_key + 1
+    if not 0 < held <= attention.n_keys:
+        return None
+    store = KeyStore(attention.k, attention.v, range(attention.n_kv_heads))
+    done = one_launch(attention, [store], rules, held, slots.first_key)
+    if done is None:
+        return None
+    hidden = _restrictions(tuple(rules), attention.q.device)
+    return Attended(done[0], replace(attention, known_lse=None, edits=hidden), done[1])
+
+
+def one_launch(
+    attention: Attention,
+    stores: Sequence[KeyStore],
+    rules: Sequence[Rule],
+    seen: int,
+    first: int = 0,
+) -> Part | None:
+    """(z, lse) of one token per sequence over all stores of a layer; None as in `decode_step`.
+
+    Args:
+        attention: of the layer; its keys and values are not looked at.
+        seen: tokens of each sequence from position `first` on, the query's own among them.
+        first: the position of slot 0 of a store that is no ring.
+    """
+    plain = not attention.edits and attention.mask is None and attention.chunk is None
+    if attention.n_queries != 1 or not plain or not len(attention.q):
+        return None
+    held = [x for store in stores for x in (store.k, store.v)]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (attention.q, *held)):
+        return None
+    sees = _seen_by_all(tuple(rules), attention.window, seen, first)
+    if sees is None or not _runs(why_not_stores(stores, len(sees), attention.q), attention.q):
+        return None
+    plan = DecodePlan.of(stores, sees)
+    lengths = torch.full((len(attention.q),), seen, dtype=torch.int32, device=attention.q.device)
+    z, lse = decode(attention.q, plan, lengths, attention.scale, attention.softcap)
+    return with_sink(z, lse, attention.sink_logits)
+
+
+def _runs(reason: str | None, q: Tensor) -> bool:
+    # That a machine has no GPU is said once by the engine, not again at every kind of step.
+    if q.device.type == "cpu" and not interpreted() and chosen() == "auto":
+        return False
+    return runs(reason, "A decode step")
+
+
+@lru_cache(maxsize=1024)
+def _rule(rule: Rule) -> See | None:
+    if isinstance(rule, Full):
+        return 0, ALL
+    if isinstance(rule, Streaming) and not rule.growth:
+        return min(rule.sink, ALL), min(rule.window, ALL)
+    return None
+
+
+def _seen_by_all(
+    rules: tuple[Rule, ...], window: int | None, seen: int, first: int
+) -> tuple[See, ...] | None:
+    """What the query heads see, in slots, where the layer itself may have a window."""
+    out = 0 if window is None else first + seen - window  # positions before it have left
+    found: list[See] = []
+    for rule in rules:
+        see = _rule(rule)
+        if see is None:
+            return None
+        sink, mine = see
+        if window is not None:
+            if 0 < out < sink:  # the layer's window is leaving the sinks, one after the other
+                return None
+            sink, mine = 0 if out >= sink else sink, min(mine, window)
+        found.append((max(sink - first, 0), mine))
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _restrictions(rules: tuple[Rule, ...], device: torch.device) -> tuple[Restriction, ...]:
+    """What rules hide, for those who look at the attention afterwards."""
+    found = []
+    for rule in dict.fromkeys(rules):
+        if isinstance(rule, Streaming):
+            heads = [other == rule for other in rules]
+            chosen_ = torch.tensor(heads).to(device, non_blocking=True)
+            found.append(Restriction(rule, chosen_, all(heads)))
+    return tuple(found)
