@@ -8,49 +8,14 @@ order of the line, so that the same input gives the same bits. Query heads of a 
 of one product. Lengths are read on the device, grids do not depend on them.
 """
 
-from dataclasses import dataclass
+# Triton's annotations promise less than its compiler takes.
+# pyright: reportArgumentType=false, reportAssignmentType=false, reportOperatorIssue=false
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from headscope.kernels.decode_plan import DecodePlan
-
-_LOG2E = 1.4426950408889634
 _LN2 = tl.constexpr(0.6931471805599453)
 _RUNTIME = ("n_units", "n_kv", "group", "least")
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How the work is cut; none of it changes a result beyond rounding.
-
-    Attributes:
-        tile: keys that are read at once.
-        warps, stages: of a program.
-        per_sm: programs for each multiprocessor.
-        least: tiles that a program takes at least, where there are few.
-        splits, columns: records and numbers of z that are joined at once.
-    """
-
-    tile: int = 64
-    warps: int = 4
-    stages: int = 3
-    per_sm: int = 2
-    least: int = 1
-    splits: int = 32
-    columns: int = 64
-
-    @classmethod
-    def of(cls, q: Tensor) -> "Tuning":
-        """What was fastest for heads of a width."""
-        return cls() if q.shape[-1] <= 128 else cls(tile=32)
-
-    def programs(self, device: torch.device) -> int:
-        if device.type != "cuda":
-            return 5  # interpreted, one after the other
-        return self.per_sm * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @triton.jit
@@ -107,7 +72,7 @@ def _fold(q, k, v, seen, m, sums, acc, scale, softcap, CAPPED: tl.constexpr, MAS
 
 
 @triton.jit(do_not_specialize=_RUNTIME)
-def _attend(
+def attend(
     q, places, reads, sees, seen, records, peaks,
     n_units, n_kv, group, q_sequence, q_head, scale, softcap, least,
     WIDTH: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
@@ -139,8 +104,6 @@ def _attend(
         pointer: tl.constexpr = tl.pointer_type(q.dtype.element_ty)
         k_at = tl.load(place).to(pointer) + sequence * tl.load(place + 1)
         v_at = tl.load(place + 3).to(pointer) + sequence * tl.load(place + 4)
-        # The plan saw to it that keys begin at multiples of 16 bytes; loads are as wide as that.
-        k_at, v_at = tl.multiple_of(k_at, 16), tl.multiple_of(v_at, 16)
         k_step = tl.multiple_of(tl.load(place + 2).to(tl.int32), 8)
         v_step = tl.multiple_of(tl.load(place + 5).to(tl.int32), 8)
         k_inner = step[:, None] * k_step + d[None, :]
@@ -161,8 +124,9 @@ def _attend(
         # Whole tiles first, whose keys every row sees; then those that end early or hide keys.
         for tile in range(low, tl.minimum(high, plain)):
             at = tl.where(tile < whole_first, tile * TILE, start + (tile - whole_first) * TILE)
-            k_tile = k_at + at.to(tl.int64) * k_step + k_inner
-            v_tile = v_at + at.to(tl.int64) * v_step + v_inner
+            # The plan saw to it that keys begin at multiples of 16 bytes; loads are as wide.
+            k_tile = tl.multiple_of(k_at + at.to(tl.int64) * k_step + k_inner, (1, 16))
+            v_tile = tl.multiple_of(v_at + at.to(tl.int64) * v_step + v_inner, (1, 16))
             if D == WIDTH:
                 k, v = tl.load(k_tile), tl.load(v_tile)
             else:
@@ -177,8 +141,10 @@ def _attend(
             slot = at + step
             held = slot < tl.where(in_first, first, stop)
             taken = held[:, None] & inside
-            k = tl.load(k_at + at.to(tl.int64) * k_step + k_inner, mask=taken, other=0.0)
-            v = tl.load(v_at + at.to(tl.int64) * v_step + v_inner, mask=taken, other=0.0)
+            k_tile = tl.multiple_of(k_at + at.to(tl.int64) * k_step + k_inner, (1, 16))
+            v_tile = tl.multiple_of(v_at + at.to(tl.int64) * v_step + v_inner, (1, 16))
+            k = tl.load(k_tile, mask=taken, other=0.0)
+            v = tl.load(v_tile, mask=taken, other=0.0)
             turned = slot + (now - slot) // ring_window * ring_window
             position = tl.where(slot < ring_sink, slot, turned)[None, :]
             visible = (position < sink[:, None]) | (now - position < window[:, None])
@@ -194,7 +160,7 @@ def _attend(
 
 
 @triton.jit(do_not_specialize=(*_RUNTIME, "programs"))
-def _join(
+def join(
     records, peaks, places, reads, seen, z, lse, n_units, n_kv, group, least, programs,
     WIDTH: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, UNITS: tl.constexpr,
     SPLITS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -234,35 +200,3 @@ def _join(
     tl.store(z + head.to(tl.int64) * WIDTH + d, acc.to(z.dtype.element_ty), mask=d < WIDTH)
     if tl.program_id(1) == 0:
         tl.store(lse + head, total)
-
-
-def launch(
-    q: Tensor, plan: DecodePlan, seen: Tensor, scale: float, softcap: float | None, tuning: Tuning
-) -> tuple[Tensor, Tensor]:
-    """(z, lse) of a decode step whose arguments were checked by `headscope.kernels.decoding`."""
-    batch, n_heads, _, width = q.shape
-    n_kv = len(plan.places)
-    group, units = n_heads // n_kv, batch * n_kv
-    programs = tuning.programs(q.device)
-    d, many = triton.next_power_of_2(width), max(64, triton.next_power_of_2(units))
-    records = q.new_empty((programs + units) * group, d, dtype=torch.float32)
-    peaks = q.new_empty((programs + units) * group, 2, dtype=torch.float32)
-    z = q.new_empty(q.shape)
-    lse = q.new_empty(batch, n_heads, 1, dtype=torch.float32)
-    capped = softcap is not None
-    _attend[(programs,)](
-        q, plan.places, plan.reads, plan.sees, seen, records, peaks,
-        units, n_kv, group, q.stride(0), q.stride(1),
-        2 * _LOG2E * scale / softcap if softcap is not None else _LOG2E * scale,
-        _LOG2E * softcap if softcap is not None else 0.0, tuning.least,
-        WIDTH=width, D=d, ROWS=max(16, triton.next_power_of_2(group)), TILE=tuning.tile,
-        UNITS=many, CAPPED=capped, num_warps=tuning.warps, num_stages=tuning.stages,
-    )  # fmt: skip
-    columns = min(d, tuning.columns)
-    _join[(batch * n_heads, d // columns)](
-        records, peaks, plan.places, plan.reads, seen, z, lse,
-        units, n_kv, group, tuning.least, programs,
-        WIDTH=width, D=d, TILE=tuning.tile, UNITS=many, SPLITS=tuning.splits, COLUMNS=columns,
-        num_warps=4,
-    )  # fmt: skip
-    return z, lse

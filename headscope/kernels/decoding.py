@@ -1,6 +1,7 @@
 """One query token per sequence over the keys that each head may see: one launch."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,8 +10,38 @@ from torch import Tensor
 from headscope.errors import HeadscopeError
 from headscope.kernels.decode_plan import DecodePlan, why_not_stores
 
-if TYPE_CHECKING:
-    from headscope.kernels.decode import Tuning
+_LOG2E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the work is cut; none of it changes a result beyond rounding.
+
+    Attributes:
+        tile: keys that are read at once.
+        warps, stages: of a program.
+        per_sm: programs for each multiprocessor.
+        least: tiles that a program takes at least, where there are few.
+        splits, columns: records and numbers of z that are joined at once.
+    """
+
+    tile: int = 64
+    warps: int = 4
+    stages: int = 3
+    per_sm: int = 2
+    least: int = 1
+    splits: int = 32
+    columns: int = 64
+
+    @classmethod
+    def of(cls, q: Tensor) -> "Tuning":
+        """What was fastest for heads of a width."""
+        return cls() if q.shape[-1] <= 128 else cls(tile=32)
+
+    def programs(self, device: torch.device) -> int:
+        if device.type != "cuda":
+            return 5  # interpreted, one after the other
+        return self.per_sm * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def decode(
@@ -19,7 +50,7 @@ def decode(
     seen: Int[Tensor, " batch"],
     scale: float,
     softcap: float | None = None,
-    tuning: "Tuning | None" = None,
+    tuning: Tuning | None = None,
 ) -> tuple[Float[Tensor, "batch head 1 d"], Float[Tensor, "batch head 1"]]:
     """z and log-sum-exp of a decode step, whose own keys are stored already.
 
@@ -56,7 +87,46 @@ def decode(
             f"`seen` has to be int32 of shape {(batch,)} on {device}, not "
             f"{str(seen.dtype).removeprefix('torch.')} of {tuple(seen.shape)} on {seen.device}."
         )
-    from headscope.kernels.decode import Tuning, launch
-
     with torch.no_grad():
         return launch(q, plan, seen.contiguous(), scale, softcap, tuning or Tuning.of(q))
+
+
+def launch(
+    q: Tensor, plan: DecodePlan, seen: Tensor, scale: float, softcap: float | None, tuning: Tuning
+) -> tuple[Tensor, Tensor]:
+    """(z, lse) of a decode step whose arguments were checked."""
+    from headscope.kernels import decode as kernels
+
+    attend: Any = kernels.attend
+    join: Any = kernels.join
+    batch, n_heads, _, width = q.shape
+    n_kv = len(plan.places)
+    group, units = n_heads // n_kv, batch * n_kv
+    programs = tuning.programs(q.device)
+    d, many = _power_of_2(width), max(64, _power_of_2(units))
+    records = q.new_empty((programs + units) * group, d, dtype=torch.float32)
+    peaks = q.new_empty((programs + units) * group, 2, dtype=torch.float32)
+    z = q.new_empty(q.shape)
+    lse = q.new_empty(batch, n_heads, 1, dtype=torch.float32)
+    capped = softcap is not None
+    attend[(programs,)](
+        q, plan.places, plan.reads, plan.sees, seen, records, peaks,
+        units, n_kv, group, q.stride(0), q.stride(1),
+        2 * _LOG2E * scale / softcap if softcap is not None else _LOG2E * scale,
+        _LOG2E * softcap if softcap is not None else 0.0, tuning.least,
+        WIDTH=width, D=d, ROWS=max(16, _power_of_2(group)), TILE=tuning.tile,
+        UNITS=many, CAPPED=capped, num_warps=tuning.warps, num_stages=tuning.stages,
+    )  # fmt: skip
+    columns = min(d, tuning.columns)
+    join[(batch * n_heads, d // columns)](
+        records, peaks, plan.places, plan.reads, seen, z, lse,
+        units, n_kv, group, tuning.least, programs,
+        WIDTH=width, D=d, TILE=tuning.tile, UNITS=many, SPLITS=tuning.splits, COLUMNS=columns,
+        num_warps=4,
+    )  # fmt: skip
+    return z, lse
+
+
+def _power_of_2(n: int) -> int:
+    """The least one that is not below n."""
+    return 1 << (n - 1).bit_length()
