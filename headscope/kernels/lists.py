@@ -34,12 +34,12 @@ def _pack_blocks(
     )
     out = tiles + row * capacity
     own = tl.minimum(first + i, n_columns)
-    found = 0
+    found = tl.full([], 0, tl.int32)
     for start in range(0, own, CHUNK):
         j = start + tl.arange(0, CHUNK)
         flag = tl.load(mine + j, mask=j < own, other=0).to(tl.int32)
         place = found + tl.cumsum(flag, 0) - flag
-        for part in tl.static_range(PER):
+        for part in range(PER):
             at = place * PER + part
             tile = (j * PER + part).to(tiles.dtype.element_ty)
             tl.store(out + at, tile, mask=(flag != 0) & (at < capacity))
@@ -71,7 +71,7 @@ def _pack_bits(columns, bits, before, n, first, n_tiles, TILES: tl.constexpr):
 def _add_up(before, n_tiles, CHUNK: tl.constexpr):
     """From the number in each tile to the number up to it, in place."""
     mine = before + tl.program_id(0).to(tl.int64) * (n_tiles + 1) + 1
-    found = 0
+    found = tl.full([], 0, tl.int32)
     for start in range(0, n_tiles, CHUNK):
         tile = start + tl.arange(0, CHUNK)
         count = tl.load(mine + tile, mask=tile < n_tiles, other=0)

@@ -26,6 +26,7 @@ class Selection:
         block: tokens of a block.
         first_block: the block of queries that `blocks` begins with.
         columns: keys that every row sees, by their index in the attention.
+        most: how many blocks a block of queries sees at most, where that is known without looking.
     """
 
     ranges: "Pattern | None" = None
@@ -33,6 +34,7 @@ class Selection:
     block: int = 64
     first_block: int = 0
     columns: Bool[Tensor, "batch head key"] | None = None
+    most: int | None = None
 
     def mask(
         self, attention: "Attention", queries: Int[Tensor, "..."], keys: Int[Tensor, "..."]

@@ -2,11 +2,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from headscope.patterns.selection import Selection
 from headscope.patterns.selectors.budget import _BlockBudget
-from headscope.patterns.selectors.choosing import best
-from headscope.patterns.selectors.grid import Grid
+from headscope.patterns.selectors.choosing import LONGEST, best
+from headscope.patterns.selectors.grid import Grid, columns_of
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -39,6 +41,16 @@ class BlockTopK(_BlockBudget):
 
     def select(self, attention: "Attention") -> Selection:
         grid = Grid.of(attention, self.block)
-        always = grid.always(self.sink)
-        chosen = best(grid.logits().masked_fill(always, -torch.inf), self.free) | always
-        return Selection(blocks=chosen, block=self.block, first_block=grid.first)
+        if grid.kernels and grid.columns <= LONGEST:
+            chosen = self._by_kernels(grid)
+        else:
+            always = grid.always(self.sink)
+            chosen = best(grid.logits().masked_fill(always, -torch.inf), self.free) | always
+        return Selection(blocks=chosen, block=self.block, first_block=grid.first, most=self.blocks)
+
+    def _by_kernels(self, grid: Grid) -> Bool[Tensor, "batch head row column"]:
+        from headscope.kernels.best import best_before
+
+        scores = grid.logits_of(grid.mean_queries(grid.attention.q))
+        sink, lowest = columns_of(self.sink, self.block), grid.slots.first_key // self.block
+        return best_before(scores, self.free, grid.first, sink, lowest)

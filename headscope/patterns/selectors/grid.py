@@ -8,7 +8,8 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headscope.blocks import wide
+from headscope.blocks import Slots, wide
+from headscope.patterns.selectors.fast import by_kernels
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -26,6 +27,7 @@ class Grid:
         block: tokens of a block.
         first: the block that the rows begin with.
         rows, columns: how many; keys behind the last query are in no column.
+        kernels: whether Triton's kernels look at the attention.
     """
 
     attention: "Attention"
@@ -33,13 +35,18 @@ class Grid:
     first: int
     rows: int
     columns: int
+    kernels: bool = False
 
     @classmethod
     def of(cls, attention: "Attention", block: int) -> "Grid":
-        query = attention.query_positions
-        last = max(int(query.max()), 0)
-        first = int(torch.where(query < 0, last, query).min()) // block
-        return cls(attention, block, first, last // block - first + 1, last // block + 1)
+        slots, query = attention.slots, attention.query_positions
+        if slots is not None and not slots.padded:
+            first, last = slots.first_query, slots.first_query + attention.n_queries - 1
+        else:
+            last = max(int(query.max()), 0)
+            first = int(torch.where(query < 0, last, query).min())
+        first, end, kernels = first // block, last // block + 1, by_kernels(attention)
+        return cls(attention, block, first, end - first, end, kernels)
 
     # ---- what stands where -----------------------------------------------------------------
 
@@ -92,26 +99,41 @@ class Grid:
         first = (self.column < columns_of(sink, self.block)) & (self.column <= self.own)
         return first | (self.column == self.own)
 
+    @property
+    def slots(self) -> Slots:
+        """Those of the attention; kernels take none without."""
+        assert self.attention.slots is not None
+        return self.attention.slots
+
     # ---- means -----------------------------------------------------------------------------
 
     def mean_queries(
         self, x: Float[Tensor, "batch head query d"]
     ) -> Float[Tensor, "batch head row d"]:
         """Something of each query, averaged over the queries of every row; 0 where are none."""
-        return _means(x, self.row_of_queries(), self.rows)
+        if self.kernels:
+            return self._by_kernel(x, self.first, self.rows, self.slots.first_query)
+        return _means(wide(x), self.row_of_queries(), self.rows)
 
     def mean_keys(
         self, x: Float[Tensor, "batch kv_head key d"]
     ) -> Float[Tensor, "batch kv_head column d"]:
         """Something of each key, averaged over the keys of every column; 0 where are none."""
-        return _means(x, self.column_of_keys(), self.columns)
+        if self.kernels:
+            return self._by_kernel(x, 0, self.columns, self.slots.first_key)
+        return _means(wide(x), self.column_of_keys(), self.columns)
+
+    def _by_kernel(self, x: Tensor, first: int, size: int, offset: int) -> Tensor:
+        from headscope.kernels.means import block_means
+
+        return block_means(x, self.block, first, size, offset)
 
     def logits(self) -> Float[Tensor, "batch head row column"]:
         """What mean queries and mean keys have in common, -inf where a row has no candidate.
 
         Scale and soft-cap of the layer are applied; other edits are not.
         """
-        q = self.mean_queries(wide(self.attention.q))
+        q = self.mean_queries(self.attention.q)
         return self.logits_of(q).masked_fill(~self.candidates(), -torch.inf)
 
     def logits_of(
@@ -119,7 +141,7 @@ class Grid:
     ) -> Float[Tensor, "batch head row column"]:
         """The same of given queries with all columns."""
         q = rearrange(q, "b (k g) i d -> b k g i d", g=self.attention.group)
-        k = self.mean_keys(wide(self.attention.k))
+        k = self.mean_keys(self.attention.k)
         product = einsum(q, k, "b k g i d, b k j d -> b k g i j") * self.attention.scale
         if self.attention.softcap is not None:
             product = torch.tanh(product / self.attention.softcap) * self.attention.softcap

@@ -46,7 +46,7 @@ class HierarchicalTopK(_BlockBudget):
             tree = _Tree(grid, columns_of(self.sink, self.block), self.free)
             for rows in grid.own[:, 0].split(max(1, budget(attention) // step)):
                 chosen[:, :, rows - grid.first] |= tree.search(rows)
-        return Selection(blocks=chosen, block=self.block, first_block=grid.first)
+        return Selection(blocks=chosen, block=self.block, first_block=grid.first, most=self.blocks)
 
 
 class _Tree:
@@ -57,7 +57,7 @@ class _Tree:
         key = attention.key_positions
         key = key[:, None].expand(-1, attention.n_kv_heads, -1) if key.ndim == 2 else key
         self.positions, self.order = key.sort(dim=-1, stable=True)  # padding, at -1, comes first
-        self.queries = grid.mean_queries(wide(attention.q))
+        self.queries = grid.mean_queries(attention.q)
         self.grid, self.skipped, self.wanted = grid, skipped, wanted
 
     def search(self, own: Int[Tensor, " some"]) -> Bool[Tensor, "batch head some column"]:

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from headscope.blocks import wide_dtype
+from headscope.patterns.selectors.fast import by_kernels
 from headscope.patterns.selectors.grid import Grid
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
+
+MOST = 128  # last rows that kernels take
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,8 @@ class Lines:
     @classmethod
     def of(cls, attention: "Attention", last: int) -> "Lines":
         """Of the last `last` rows of each sequence, padding left out: `last` rows of memory."""
+        if last <= MOST and by_kernels(attention):
+            return cls._by_kernels(attention, min(last, attention.n_queries))
         query, key = attention.query_positions, attention.keys_by_head()
         size, dtype = (len(query), attention.n_heads), wide_dtype(attention.q)
         columns = attention.q.new_zeros(*size, attention.n_keys, dtype=dtype)
@@ -45,6 +51,24 @@ class Lines:
                 columns[b, :, tile.keys] += p.sum(1)
                 diagonals[b].scatter_add_(1, distance.flatten(1), p.flatten(1))
         return cls(late, columns, diagonals)
+
+    @classmethod
+    def _by_kernels(cls, attention: "Attention", last: int) -> "Lines":
+        from headscope.kernels.late import late_lines
+
+        slots, n = attention.slots, attention.n_queries
+        assert slots is not None  # kernels take no attention without
+        late = torch.arange(n, device=attention.q.device) >= n - last
+        columns, diagonals = late_lines(
+            attention.q[:, :, n - last :],
+            attention.k,
+            attention.scale,
+            attention.softcap,
+            attention.sink_logits,
+        )
+        # No key is further away than the first.
+        diagonals = pad(diagonals, (0, max(slots.first_key, 0)))
+        return cls(late.expand(len(attention.q), -1), columns, diagonals)
 
     def ends(self, attention: "Attention") -> Int[Tensor, "batch 2"]:
         """The positions of the first and the last of these rows; -1 where a sequence has none."""
@@ -73,6 +97,8 @@ def blocks_crossed(
 ) -> Bool[Tensor, "batch head row column"]:
     """The blocks of a grid that chosen diagonals cross."""
     block, size = grid.block, grid.columns
+    if grid.kernels:
+        return _by_kernels(diagonals, grid)
     distance = torch.arange(diagonals.shape[2], device=diagonals.device)
     back = diagonals.new_zeros(*diagonals.shape[:2], size + 1, dtype=torch.long)
     # A diagonal between two multiples of a block crosses a block on either side of it.
@@ -81,3 +107,15 @@ def blocks_crossed(
         back = back.scatter_add(2, slot, diagonals.long())
     apart = grid.own - grid.column
     return (back > 0)[:, :, apart.clamp(min=0)] & (apart >= 0)
+
+
+def _by_kernels(
+    diagonals: Bool[Tensor, "batch head distance"], grid: Grid
+) -> Bool[Tensor, "batch head row column"]:
+    from headscope.kernels.crossing import at_distances
+
+    block, size = grid.block, grid.columns
+    whole = pad(diagonals, (block - 1, (size + 1) * block - block + 1 - diagonals.shape[2]))
+    up = whole.unflatten(2, (size + 1, block)).any(-1)[..., :size]
+    down = whole[..., block - 1 : block - 1 + size * block].unflatten(2, (size, block)).any(-1)
+    return at_distances(up | down, grid.rows, grid.first)
