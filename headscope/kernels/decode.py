@@ -76,8 +76,10 @@ def attend(
     q, places, reads, sees, seen, records, peaks,
     n_units, n_kv, group, q_sequence, q_head, scale, softcap, least,
     WIDTH: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    UNITS: tl.constexpr, CAPPED: tl.constexpr,
+    UNITS: tl.constexpr, CAPPED: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
     program = tl.program_id(0)
     counts = _tiles(seen, places, reads, n_units, n_kv, UNITS, TILE)
     stops = tl.cumsum(counts, 0)
@@ -163,7 +165,7 @@ def attend(
 def join(
     records, peaks, places, reads, seen, z, lse, n_units, n_kv, group, least, programs,
     WIDTH: tl.constexpr, D: tl.constexpr, TILE: tl.constexpr, UNITS: tl.constexpr,
-    SPLITS: tl.constexpr, COLUMNS: tl.constexpr,
+    SPLITS: tl.constexpr, COLUMNS: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     head = tl.program_id(0)  # over all sequences
     unit, row = head // group, head % group
@@ -176,6 +178,8 @@ def join(
     _, _, _, fits = _ranges_of(unit, unit < n_units, seen, places, reads, n_kv)
 
     d = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    if EARLY:
+        tl.extra.cuda.gdc_wait()  # what stands before this ran beside the last of the programs
     m, sums = -float("inf"), 0.0
     acc = tl.zeros([COLUMNS], tl.float32)
     for program in range(low, tl.where(count > 0, high, low), SPLITS):

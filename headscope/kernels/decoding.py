@@ -23,6 +23,7 @@ class Tuning:
         per_sm: programs for each multiprocessor.
         least: tiles that a program takes at least, where there are few.
         splits, columns: records and numbers of z that are joined at once.
+        early: start what joins them before they are there, which takes compute capability 9.0.
     """
 
     tile: int = 64
@@ -32,6 +33,7 @@ class Tuning:
     least: int = 1
     splits: int = 32
     columns: int = 64
+    early: bool = False
 
     @classmethod
     def of(cls, q: Tensor) -> "Tuning":
@@ -109,22 +111,27 @@ def launch(
     z = q.new_empty(q.shape)
     lse = q.new_empty(batch, n_heads, 1, dtype=torch.float32)
     capped = softcap is not None
+    early = tuning.early and _may_start_early(q.device)
     attend[(programs,)](
         q, plan.places, plan.reads, plan.sees, seen, records, peaks,
         units, n_kv, group, q.stride(0), q.stride(1),
         2 * _LOG2E * scale / softcap if softcap is not None else _LOG2E * scale,
         _LOG2E * softcap if softcap is not None else 0.0, tuning.least,
         WIDTH=width, D=d, ROWS=max(16, _power_of_2(group)), TILE=tuning.tile,
-        UNITS=many, CAPPED=capped, num_warps=tuning.warps, num_stages=tuning.stages,
+        UNITS=many, CAPPED=capped, EARLY=early, num_warps=tuning.warps, num_stages=tuning.stages,
     )  # fmt: skip
     columns = min(d, tuning.columns)
     join[(batch * n_heads, d // columns)](
         records, peaks, plan.places, plan.reads, seen, z, lse,
         units, n_kv, group, tuning.least, programs,
         WIDTH=width, D=d, TILE=tuning.tile, UNITS=many, SPLITS=tuning.splits, COLUMNS=columns,
-        num_warps=4,
+        EARLY=early, num_warps=4, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
     return z, lse
+
+
+def _may_start_early(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def _power_of_2(n: int) -> int:
