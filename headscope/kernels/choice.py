@@ -110,4 +110,6 @@ def why_not_these(*tensors: Tensor) -> str | None:
         return f"it takes heads {', '.join(map(str, WIDTHS))} wide, and these are {shown}"
     if any(x.shape[-2] >= 2**31 - 2**16 for x in tensors):
         return "it counts tokens in 32 bits"
+    if interpreted() and first.dtype == torch.bfloat16:
+        return "Triton's interpreter multiplies no bfloat16"
     return why_no_triton(first.device)

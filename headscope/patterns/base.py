@@ -65,6 +65,14 @@ class Pattern(Written, Registered, ABC):
         """
         return None
 
+    def repeats(self) -> tuple[int, int] | None:
+        """(step, after), in tokens: of keys from position `after` on, whether a query sees a key
+        is the same where both stand `step` later. None where there is no such step.
+
+        It lets kernels find out what a long pattern looks like from a short piece of it.
+        """
+        return None
+
     def density(self, n: int) -> float:
         """Share of all causal pairs of n tokens that the pattern keeps, in [0, 1].
 

@@ -45,3 +45,6 @@ class Dilated(Pattern):
 
     def held(self) -> tuple[int, int] | None:
         return self.sink, self._span
+
+    def repeats(self) -> tuple[int, int]:
+        return 1, self.sink

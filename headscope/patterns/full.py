@@ -23,3 +23,6 @@ class Full(Pattern):
 
     def density(self, n: int) -> float:
         return 1.0
+
+    def repeats(self) -> tuple[int, int]:
+        return 1, 0

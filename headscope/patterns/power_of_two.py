@@ -40,3 +40,6 @@ class PowerOfTwo(Pattern):
         back = of_query - of_key
         power = (back > 0) & (back & (back - 1) == 0)
         return (key < self.sink) | (query - key < self.window) | power
+
+    def repeats(self) -> tuple[int, int]:
+        return self.block, self.sink

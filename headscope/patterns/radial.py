@@ -42,3 +42,6 @@ class Radial(Pattern):
         # The exponent of frexp is a whole number's bit length: 0 of 0, r in [2^(r-1), 2^r).
         band = torch.frexp(times.double()).exponent.long()
         return (key < self.sink) | (distance & ((1 << band) - 1) == 0)
+
+    def repeats(self) -> tuple[int, int]:
+        return 1, self.sink

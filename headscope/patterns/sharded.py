@@ -50,3 +50,6 @@ class Sharded(Pattern):
     def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
         shard = key.div(self.block, rounding_mode="floor") % self.stride
         return (key < self.sink) | (query - key < self.window) | (shard == self.offset)
+
+    def repeats(self) -> tuple[int, int]:
+        return self.block * self.stride, self.sink

@@ -66,6 +66,9 @@ class Streaming(Pattern):
     def held(self) -> tuple[int, int] | None:
         return None if self.growth else (self.sink, self.window)
 
+    def repeats(self) -> tuple[int, int] | None:
+        return None if self.growth else (1, self.sink)
+
     def density(self, n: int) -> float:
         """Share of all causal pairs of n tokens that the pattern keeps, in [0, 1]; exact."""
         if n < 1:

@@ -37,3 +37,6 @@ class Strided(Pattern):
     def mask(self, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
         distance = query - key
         return (key < self.sink) | (distance < self.window) | (distance % self.stride == 0)
+
+    def repeats(self) -> tuple[int, int]:
+        return 1, self.sink

@@ -1,8 +1,7 @@
 """The engine that runs a profile: the reference in torch, one call for heads that are alike."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -11,6 +10,9 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.blocks import wide_dtype
 from headscope.engines import Attended, dense
+from headscope.kernels import attending
+from headscope.kernels.heads import even
+from headscope.merge import with_sink
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
 from headscope.patterns.rules import Rule
@@ -58,16 +60,33 @@ def attend_sparsely(
 ) -> Attended:
     """Attention of one layer in which every query head has a rule.
 
+    It runs on headscope's kernels where they take it, and else by reference.
+
     Args:
         rules: of the query heads of this attention, in order.
         rows: the queries that they hold for; all if left out.
     """
-    if rows is not None and not bool(rows.any()):
+    if (rows is not None and not bool(rows.any())) or all(rule == Full() for rule in rules):
         return dense(attention)
+    if attending.takes(attention, rows):
+        done = _on_triton(attention, rules)
+        if done is not None:
+            return done
+    return attend_by_reference(attention, rules, rows)
+
+
+def attend_by_reference(
+    attention: Attention,
+    rules: Sequence[Rule | Selection],
+    rows: Bool[Tensor, "batch query"] | None = None,
+) -> Attended:
+    """The same in torch, one call for heads that are alike: the definition of what kernels do."""
     different = [rule for rule in dict.fromkeys(rules) if rule != Full()]
     if not different:
         return dense(attention)
-    selections = {rule: rule.resolve(attention) for rule in different}
+    selections = {
+        rule: rule if isinstance(rule, Selection) else rule.resolve(attention) for rule in different
+    }
     run = attention  # with all that was hidden, for those who look at it afterwards
     for rule, selection in selections.items():
         alike = [head for head, other in enumerate(rules) if other == rule]
@@ -88,15 +107,27 @@ def attend_sparsely(
     return Attended(z, run, lse if free else None)
 
 
-def even_groups(rules: Sequence[Rule], group: int) -> Iterator[tuple[Rule, list[int]]]:
+def _on_triton(attention: Attention, rules: Sequence[Rule]) -> Attended | None:
+    """The same from headscope's kernels; None where they do not know the case."""
+    found = attending.attend(attention, rules)
+    if found is None:
+        return None
+    part, _, resolved = found
+    z, lse = with_sink(*part, attention.sink_logits)
+    run = attention
+    for what, heads in resolved.by_meaning(attention.n_heads):
+        if what != Full():
+            run = run.with_pattern(what, heads)
+    return Attended(z, replace(run, known_lse=lse))
+
+
+def even_groups(
+    rules: Sequence[Rule | Selection], group: int
+) -> Iterator[tuple[Rule | Selection, list[int]]]:
     """Query heads of one rule, cut so that each KV head of a part is read by as many of them."""
     for rule in dict.fromkeys(rules):
-        by_kv: dict[int, list[int]] = defaultdict(list)
-        for head, other in enumerate(rules):
-            if other == rule:
-                by_kv[head // group].append(head)
-        for size in sorted({len(heads) for heads in by_kv.values()}):
-            yield rule, [head for heads in by_kv.values() if len(heads) == size for head in heads]
+        for heads in even([h for h, other in enumerate(rules) if other == rule], group):
+            yield rule, heads
 
 
 def _plain(selection: Selection) -> Pattern | Selection:

@@ -1,0 +1,89 @@
+"""One launch of the prefill kernel."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headscope.kernels.chosen import WORDS, Chosen
+from headscope.kernels.plan import FIELDS, Plan
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the kernel is compiled.
+
+    Attributes:
+        warps: of one program.
+        stages: tiles of keys that are fetched ahead.
+        tma: fetch tiles by tensor descriptors, which needs compute capability 9.0.
+    """
+
+    warps: int
+    stages: int
+    tma: bool
+
+    @classmethod
+    def of(cls, width: int, device: torch.device) -> "Launch":
+        """What was fastest for heads of a width; measured on an H100, see benchmarks/kernels.py."""
+        tma = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+        if width > 128:
+            return cls(warps=8, stages=2, tma=tma)
+        return cls(warps=4, stages=3 if tma else 2, tma=tma)
+
+
+def run(
+    plan: Plan,
+    chosen: Chosen | None,
+    q: Float[Tensor, "batch head query d"],
+    k: Float[Tensor, "batch kv_head key d"],
+    v: Float[Tensor, "batch kv_head key d"],
+    z: Float[Tensor, "batch head query d"],
+    lse: Float[Tensor, "batch head query"],
+    scale: float,
+    softcap: float | None = None,
+    packed: bool = False,
+    launch: Launch | None = None,
+) -> None:
+    """Compute what a plan says into z and lse; rows that it does not name are left as they are.
+
+    Args:
+        q, k, v: with elements of a row side by side.
+        chosen: the selections that the plan refers to.
+        packed: keys of other sequences may follow those of a sequence.
+    """
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    from headscope.kernels.prefill import prefill
+
+    if len(plan.programs) == 0:
+        return
+    width = q.shape[-1]
+    how = Launch.of(width, q.device) if launch is None else launch
+    block = 128 if width == 96 else width
+    tma = how.tma and all(_describable(x) for x in (q, k, v))
+    given: tuple[Any, ...] = (q, k, v)
+    if tma:
+        given = tuple(
+            TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, 64, block]) for x in given
+        )
+    table = plan.programs if chosen is None else chosen.table
+    kernel: Any = prefill  # what Triton takes besides its arguments is not declared
+    kernel[(len(plan.programs),)](
+        *given, k, v, z, lse,
+        plan.programs, plan.whole, plan.partly, plan.bits, plan.masks, table,
+        scale, 1.0 if softcap is None else softcap, q.shape[2], k.shape[2],
+        q.shape[1] // k.shape[1],
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *z.stride()[:3], *lse.stride()[:2],
+        N_FIELDS=len(FIELDS), N_SELECTION=WORDS, WIDTH=width, BLOCK_D=block, TMA=tma,
+        SOFTCAP=softcap is not None, LISTS=plan.lists, CHOSEN=plan.chosen, PACKED=packed,
+        num_warps=how.warps, num_stages=how.stages,
+    )  # fmt: skip
+
+
+def _describable(x: Tensor) -> bool:
+    """Whether a tensor descriptor can stand for it: rows that begin at multiples of 16 bytes."""
+    size = x.element_size()
+    return x.data_ptr() % 16 == 0 and all(step * size % 16 == 0 for step in x.stride()[:3])

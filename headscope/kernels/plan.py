@@ -1,0 +1,181 @@
+"""What each program of the prefill kernel computes, longest first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from headscope.kernels.tiles import TILE, Reach, Span, Tiling, tiling
+from headscope.patterns.base import Pattern
+
+# In order: the sequence of the batch, the head, the tile of queries by position; what to add to a
+# position for the index of a query, the queries of the sequence; the same of keys, and where they
+# end; two runs of key tiles; where further ones stand and how many they are, whole and in part; the
+# selection that chose the keys (-1: none) and which of its heads it is.
+FIELDS = (
+    "batch head tile query_base query_start query_stop key_base key_stop run_a n_a run_b n_b "
+    "whole n_whole partly n_partly selection chosen_head"
+).split()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Where one text lies in the tensors.
+
+    Attributes:
+        batch: the row of the batch.
+        query, key: indices of its first query and its first key.
+        span: their positions.
+    """
+
+    batch: int
+    query: int
+    key: int
+    span: Span
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Stands for a selection of keys by content: the tiles of its heads are known later.
+
+    Attributes:
+        selection: which of those that are handed to the kernel.
+        head: which of its heads.
+    """
+
+    selection: int
+    head: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Programs of one launch.
+
+    Attributes:
+        programs: a row of `FIELDS` for each, longest first.
+        whole, partly, bits, masks: of all patterns one after the other, as in `Tiling`.
+        lists: whether some program has tiles in `whole`.
+        chosen: whether some program has keys that were chosen by content.
+    """
+
+    programs: Int[Tensor, "program field"]
+    whole: Int[Tensor, " whole"]
+    partly: Int[Tensor, " partly"]
+    bits: Int[Tensor, " partly"]
+    masks: Int[Tensor, "mask 64"]
+    lists: bool
+    chosen: bool
+
+
+Job = tuple[int, "Pattern | Chooser"]  # a head, and what it sees
+
+
+@lru_cache(maxsize=64)
+def plan(
+    jobs: tuple[Job, ...], sequences: tuple[Text, ...], reach: Reach, device: torch.device
+) -> Plan:
+    """A plan for heads with patterns or choosers; it depends on positions alone and is kept.
+
+    Args:
+        jobs: (query head, what it sees), each head once.
+        sequences: of the batch.
+        reach: what the layer hides whatever a pattern says.
+    """
+    different = dict.fromkeys(
+        (what, one.span) for one in sequences for _, what in jobs if isinstance(what, Pattern)
+    )
+    tilings = {key: tiling(*key, reach, device) for key in different}
+    return assembled(
+        [
+            (head, one, tilings[what, one.span] if isinstance(what, Pattern) else what)
+            for one in sequences
+            for head, what in jobs
+        ],
+        device,
+    )
+
+
+def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch.device) -> Plan:
+    """The plan of given tilings, each for one head of one sequence."""
+    tilings = list(dict.fromkeys(what for _, _, what in parts if isinstance(what, Tiling)))
+    sizes = {"whole": [0], "partly": [0], "masks": [0]}
+    for one in tilings:
+        for name, ends in sizes.items():
+            ends.append(ends[-1] + len(getattr(one, name)))
+    tables = {
+        id(one): _of_tiling(one, *(sizes[name][i] for name in ("whole", "partly")))
+        for i, one in enumerate(tilings)
+    }
+    rows, costs = [], []
+    for head, sequence, what in parts:
+        found, cost = (
+            tables[id(what)] if isinstance(what, Tiling) else _of_chooser(what, sequence, device)
+        )
+        rows.append(_of_sequence(head, sequence, found))
+        costs.append(cost)
+    programs, cost = torch.cat(rows), torch.cat(costs)
+    # Programs of the same length stand together by their tile of queries, so that those who read
+    # the same keys run at the same time.
+    order = torch.argsort(programs[:, 2], stable=True)
+    order = order[torch.argsort(cost[order], descending=True, stable=True)]
+
+    bits = [one.bits + first for one, first in zip(tilings, sizes["masks"], strict=False)]
+    none = torch.zeros(0, dtype=torch.int32, device=device)
+    return Plan(
+        programs=programs[order].contiguous(),
+        whole=torch.cat([none, *(one.whole for one in tilings)]),
+        partly=torch.cat([none, *(one.partly for one in tilings)]),
+        bits=torch.cat([none, *bits]),
+        masks=torch.cat([none.long().reshape(0, TILE), *(one.masks for one in tilings)]),
+        lists=sizes["whole"][-1] > 0,
+        chosen=any(isinstance(what, Chooser) for _, _, what in parts),
+    )
+
+
+def _of_tiling(one: Tiling, whole: int, partly: int) -> tuple[Tensor, Tensor]:
+    """Runs, lists and selection of each tile of queries, and what it costs."""
+
+    def begins(counts: Tensor, first: int) -> Tensor:
+        return counts.cumsum(0) - counts + first
+
+    none = torch.zeros_like(one.n_whole)
+    lists = torch.stack(
+        (
+            begins(one.n_whole, whole),
+            one.n_whole,
+            begins(one.n_partly, partly),
+            one.n_partly,
+            none - 1,
+            none,
+        ),
+        1,
+    )
+    return torch.cat((one.runs, lists.int()), 1), one.cost
+
+
+def _of_chooser(what: Chooser, sequence: Text, device: torch.device) -> tuple[Tensor, Tensor]:
+    tiles = torch.arange(sequence.span.tiles.start, sequence.span.tiles.stop, device=device)
+    numbers = torch.zeros(len(tiles), 10, dtype=torch.int32, device=device)
+    numbers[:, 8], numbers[:, 9] = what.selection, what.head
+    return numbers, tiles.int()  # as if it saw everything: how much it is, nobody asks the device
+
+
+def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 10"]) -> Tensor:
+    span, tiles = one.span, one.span.tiles
+    place = [
+        one.batch,
+        head,
+        0,
+        one.query - span.first,
+        one.query,
+        one.query + span.queries,
+        one.key - span.lowest,
+        one.key + span.keys,
+    ]
+    device = numbers.device
+    placed = torch.tensor(place, dtype=torch.int32).to(device).repeat(len(numbers), 1)
+    placed[:, 2] = torch.arange(tiles.start, tiles.stop, device=device)
+    return torch.cat((placed, numbers), 1)

@@ -1,0 +1,203 @@
+"""Attention over the tiles that each head sees: one program for 64 queries of one head.
+
+A program reads from its descriptor which key tiles it computes: runs of whole tiles by arithmetic,
+further whole tiles from a list, tiles that are seen in part with their bits, and for heads whose
+keys were chosen by content the chosen tiles, its own block, and single columns. Whole tiles carry
+no code for masks.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _tile(
+    x, index, batch, head, stride_b, stride_h, stride_n, stop, WIDTH: tl.constexpr,
+    BLOCK_D: tl.constexpr, TMA: tl.constexpr, EDGE: tl.constexpr,
+):  # fmt: skip
+    """Rows index to index + 63 of one head; rows outside the tensor are 0 where EDGE says so."""
+    if TMA:
+        rows = x.load([batch, head, index, 0]).reshape(64, BLOCK_D)
+    else:
+        row = index + tl.arange(0, 64)
+        column = tl.arange(0, BLOCK_D)
+        at = x + batch.to(tl.int64) * stride_b + head.to(tl.int64) * stride_h
+        at = at + row[:, None].to(tl.int64) * stride_n + column[None, :]
+        if EDGE:
+            held = (row >= 0) & (row < stop)
+            rows = tl.load(at, mask=held[:, None] & (column < WIDTH)[None, :], other=0.0)
+        elif WIDTH < BLOCK_D:
+            rows = tl.load(at, mask=(column < WIDTH)[None, :], other=0.0)
+        else:
+            rows = tl.load(at)
+    return rows
+
+
+@triton.jit
+def _step(
+    q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP: tl.constexpr, MASKED: tl.constexpr
+):
+    """One tile of keys into the running softmax; powers are of two."""
+    s = tl.dot(q, k.T)
+    factor = scale * 1.4426950408889634
+    if SOFTCAP:
+        # tanh by powers of two: x -> 1 - 2 / (e^2x + 1), which saturates where e^2x overflows.
+        twice = tl.exp2(s * (2 * factor / softcap))
+        s = softcap * (1 - 2 / (twice + 1))
+        factor = 1.4426950408889634
+    if MASKED:
+        s = tl.where(seen, s, float("-inf"))
+    highest = tl.maximum(top, tl.max(s, 1) * factor)
+    base = highest
+    if MASKED:
+        base = tl.where(highest == float("-inf"), 0.0, highest)
+    p = tl.exp2(s * factor - base[:, None])
+    shrink = tl.exp2(top - base)
+    total = total * shrink + tl.sum(p, 1)
+    acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None])
+    return acc, total, highest
+
+
+@triton.jit
+def _chosen(
+    q, acc, total, top, k_in, v_in, k_raw, v_raw, its, batch, head, kv_head, tile, chosen_head,
+    key_base, key_stop, scale, softcap, n_keys, k_b, k_h, k_n, v_b, v_h, v_n,
+    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, SOFTCAP: tl.constexpr,
+    PACKED: tl.constexpr,
+):  # fmt: skip
+    """What a selection lets 64 queries see: earlier blocks, their own block, single columns."""
+    row = tl.arange(0, 64)
+    size, first_row = tl.load(its + 5).to(tl.int32), tl.load(its + 6).to(tl.int32)
+    n_rows, n_blocks = tl.load(its + 7), tl.load(its + 8).to(tl.int32)
+    n_tiles = tl.load(its + 10).to(tl.int32)
+    own = tile // (size // 64)
+    of_head = batch * tl.load(its + 4) + chosen_head
+    of_row = of_head * n_rows + (own - first_row)
+    chosen = tl.load(its).to(tl.pointer_type(tl.int8)) + of_row * n_blocks
+    tiles = tl.load(its + 1).to(tl.pointer_type(tl.int16)) + of_row * tl.load(its + 9)
+    n_chosen = tl.load(tl.load(its + 2).to(tl.pointer_type(tl.int32)) + of_row)
+    for i in range(n_chosen):
+        at = key_base + 64 * tl.load(tiles + i).to(tl.int32)
+        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+        acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+    own_seen = tl.load(chosen + own, mask=own < n_blocks, other=0) != 0
+    bits = tl.load(its + 12).to(tl.pointer_type(tl.int64)) + of_head * n_tiles
+    first = own * (size // 64)
+    for j in range(first, tile + 1):
+        at = key_base + 64 * j
+        word = tl.load(bits + j, mask=j < n_tiles, other=0)
+        seen = own_seen | (((word >> row.to(tl.int64)) & 1) != 0)
+        seen = seen[None, :] & (j * 64 + row[None, :] <= tile * 64 + row[:, None])
+        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
+        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
+        if PACKED:
+            v = tl.where((at + row < key_stop)[:, None], v, 0.0)
+        acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
+    before = tl.load(its + 11).to(tl.pointer_type(tl.int32)) + of_head * (n_tiles + 1)
+    n_columns = tl.load(before + first, mask=n_tiles > 0, other=0)
+    columns = tl.load(its + 3).to(tl.pointer_type(tl.int32)) + of_head * tl.load(its + 13)
+    wide = tl.arange(0, BLOCK_D)
+    k_head = k_raw + batch.to(tl.int64) * k_b + kv_head.to(tl.int64) * k_h + wide[None, :]
+    v_head = v_raw + batch.to(tl.int64) * v_b + kv_head.to(tl.int64) * v_h + wide[None, :]
+    for c in range(0, n_columns, 64):
+        some = c + row < n_columns
+        position = tl.load(columns + c + row, mask=some, other=0)
+        block = position // size
+        seen = some & (tl.load(chosen + block, mask=some & (block < n_blocks), other=0) == 0)
+        at = (key_base + position).to(tl.int64)[:, None]
+        held = some[:, None] & (wide < WIDTH)[None, :]
+        k = tl.load(k_head + at * k_n, mask=held, other=0.0)
+        v = tl.load(v_head + at * v_n, mask=held, other=0.0)
+        acc, total, top = _step(
+            q, k, v, acc, total, top, seen[None, :], scale, softcap, SOFTCAP, True
+        )
+    return acc, total, top
+
+
+# Lengths and what follows from them change with every prompt.
+_NOT_SPECIAL = ["n_queries", "n_keys", "group", "lse_b", "lse_h"]
+
+
+@triton.jit(do_not_specialize=_NOT_SPECIAL)
+def prefill(
+    q_in, k_in, v_in, k_raw, v_raw, z_out, lse_out,
+    descriptors, whole, partly, bits, masks, selections,
+    scale, softcap, n_queries, n_keys, group,
+    q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, z_b, z_h, z_n, lse_b, lse_h,
+    N_FIELDS: tl.constexpr, N_SELECTION: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, SOFTCAP: tl.constexpr,
+    LISTS: tl.constexpr, CHOSEN: tl.constexpr, PACKED: tl.constexpr,
+):  # fmt: skip
+    """
+    Args:
+        q_in, k_in, v_in: descriptors of the tensors where TMA is set, else pointers as the raw.
+        z_out, lse_out: [batch, head, query, d] and [batch, head, query], natural logarithm.
+        descriptors: int32 [program, FIELDS], longest first.
+        whole, partly, bits, masks: of all patterns; see `headscope.kernels.tiles.Tiling`.
+        selections: int64 [selection, ..], addresses; see `headscope.kernels.chosen`.
+        LISTS, CHOSEN: whether some head has lists of whole tiles, or keys chosen by content.
+        PACKED: whether keys of other sequences follow those of a sequence.
+    """
+    mine = descriptors + tl.program_id(0).to(tl.int64) * N_FIELDS
+    batch, head, tile = tl.load(mine), tl.load(mine + 1), tl.load(mine + 2)
+    query_base, query_start, query_stop = tl.load(mine + 3), tl.load(mine + 4), tl.load(mine + 5)
+    key_base, key_stop = tl.load(mine + 6), tl.load(mine + 7)
+    kv_head = head // group
+    row = tl.arange(0, 64)
+    query = query_base + tile * 64 + row
+    q = _tile(q_in, query_base + tile * 64, batch, head, q_b, q_h, q_n, n_queries,
+              WIDTH, BLOCK_D, TMA, True)  # fmt: skip
+    acc = tl.zeros([64, BLOCK_D], tl.float32)
+    total = tl.zeros([64], tl.float32)
+    top = tl.full([64], float("-inf"), tl.float32)
+
+    run_a, n_a = tl.load(mine + 8), tl.load(mine + 9)
+    run_b, n_b = tl.load(mine + 10), tl.load(mine + 11)
+    for i in range(n_a + n_b):
+        at = key_base + 64 * tl.where(i < n_a, run_a + i, run_b + i - n_a)
+        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+        acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+    if LISTS:
+        listed, n_listed = tl.load(mine + 12), tl.load(mine + 13)
+        for i in range(n_listed):
+            at = key_base + 64 * tl.load(whole + listed + i)
+            k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+            v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+            acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+    edges, n_edges = tl.load(mine + 14), tl.load(mine + 15)
+    for i in range(n_edges):
+        at = key_base + 64 * tl.load(partly + edges + i)
+        word = tl.load(masks + tl.load(bits + edges + i).to(tl.int64) * 64 + row)
+        seen = ((word[:, None] >> row[None, :].to(tl.int64)) & 1) != 0
+        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
+        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
+        if PACKED:
+            v = tl.where((at + row < key_stop)[:, None], v, 0.0)
+        acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
+    if CHOSEN:
+        selection = tl.load(mine + 16)
+        if selection >= 0:
+            acc, total, top = _chosen(
+                q, acc, total, top, k_in, v_in, k_raw, v_raw,
+                selections + selection.to(tl.int64) * N_SELECTION, batch, head, kv_head, tile,
+                tl.load(mine + 17), key_base, key_stop, scale, softcap, n_keys,
+                k_b, k_h, k_n, v_b, v_h, v_n, WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED,
+            )  # fmt: skip
+
+    blind = total == 0
+    z = acc / tl.where(blind, 1.0, total)[:, None]
+    lse = tl.where(
+        blind, float("-inf"), top * 0.6931471805599453 + tl.log(tl.where(blind, 1.0, total))
+    )
+    asked = (query >= query_start) & (query < query_stop)
+    column = tl.arange(0, BLOCK_D)
+    to = z_out + batch.to(tl.int64) * z_b + head.to(tl.int64) * z_h
+    to = to + query[:, None].to(tl.int64) * z_n + column[None, :]
+    held = asked[:, None]
+    if WIDTH < BLOCK_D:
+        held = held & (column < WIDTH)[None, :]
+    tl.store(to, z.to(z_out.dtype.element_ty), mask=held)
+    to = lse_out + batch.to(tl.int64) * lse_b + head.to(tl.int64) * lse_h + query
+    tl.store(to, lse, mask=asked)
