@@ -1,6 +1,7 @@
 """Selectors by kernels choose what the reference does."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -21,35 +22,35 @@ from headscope.patterns.selectors import (
     SelfSimilarity,
     VerticalSlash,
 )
-from headscope.patterns.selectors.choosing import best
+from headscope.patterns.selectors.choosing import best, fewest
 from headscope.patterns.selectors.grid import Grid
 from headscope.patterns.selectors.lines import Lines, blocks_crossed
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RULES = [
-    VerticalSlash(20, 30, 24, 4, 5, 16),
-    BlockTopK(16, 5, 20),
-    FlexPrefill(0.7, 0.3, 4, 16),
-    FlexPrefill(0.7, 0.0, 4, 16),
-    SelfSimilarity(0.6, 0.1, 4, 16),
-    HierarchicalTopK(16, 5, 4),
-    ProxyAttn(0.6, 4, 16),
+    VerticalSlash(20, 30, 24, 4, 5, 20),
+    BlockTopK(20, 4, 20),
+    FlexPrefill(0.7, 0.3, 4, 20),
+    FlexPrefill(0.7, 0.0, 4, 20),
+    SelfSimilarity(0.6, 0.1, 4, 20),
+    HierarchicalTopK(20, 4, 4),
+    ProxyAttn(0.6, 4, 20),
 ]
 
 
 def text(
-    queries: int, past: int = 0, first_key: int = 0, heads: int = 4, d: int = 64, seed: int = 0,
-    **rest: float | Tensor | None,
+    queries: int, past: int = 0, first_key: int = 0, batch: int = 1, heads: int = 4, d: int = 64,
+    **rest: Any,
 ) -> Attention:  # fmt: skip
     """Grouped heads, queries behind keys that were there before them."""
-    generator, n = torch.Generator().manual_seed(seed), queries + past
+    generator, n = torch.Generator().manual_seed(0), queries + past
 
     def normal(heads: int, n: int) -> Tensor:
-        x = torch.randn(2, heads, n, d, generator=generator)
+        x = torch.randn(batch, heads, n, d, generator=generator)
         return x.to(DEVICE, torch.float16)
 
     q, k, v = normal(heads, queries), normal(2, n), normal(2, n)
-    positions = (torch.arange(n, device=DEVICE) + first_key).expand(2, -1)
+    positions = (torch.arange(n, device=DEVICE) + first_key).expand(batch, -1)
     return Attention(
         0, q, k, v, d**-0.5, positions[:, past:], positions,
         slots=Slots(past + first_key, first_key, False), **rest,
@@ -73,7 +74,7 @@ def both(rule: Rule, a: Attention) -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize(
-    ("queries", "past", "first_key"), [(150, 0, 0), (37, 90, 0), (60, 33, 40), (1, 99, 0)]
+    ("queries", "past", "first_key"), [(110, 0, 0), (37, 70, 0), (60, 33, 40), (1, 99, 0)]
 )
 def test_kernels_choose_what_the_reference_does(
     rule: Rule, queries: int, past: int, first_key: int
@@ -81,16 +82,16 @@ def test_kernels_choose_what_the_reference_does(
     both(rule, text(queries, past, first_key))
 
 
-@pytest.mark.parametrize("rule", RULES[:4], ids=str)
+@pytest.mark.parametrize("rule", RULES[:3], ids=str)
 def test_soft_caps_and_learned_sinks_count(rule: Rule) -> None:
     sinks = torch.linspace(-1, 3, 4, device=DEVICE, dtype=torch.float16)
-    both(rule, text(90, 5, d=96, softcap=1.5, sink_logits=sinks))
+    both(rule, text(70, 5, batch=2, d=96, softcap=1.5, sink_logits=sinks))
 
 
 @pytest.mark.parametrize(("queries", "past", "last"), [(200, 0, 64), (150, 150, 100), (20, 51, 64)])
 @pytest.mark.parametrize("first_key", [0, 7])
 def test_sums_of_lines(queries: int, past: int, last: int, first_key: int) -> None:
-    a = text(queries, past, first_key, d=64, seed=1)
+    a = text(queries, past, first_key, batch=2)
     with using("triton"):
         found = Lines.of(a, last)
     with using("reference"):
@@ -102,7 +103,7 @@ def test_sums_of_lines(queries: int, past: int, last: int, first_key: int) -> No
 
 
 def test_means_of_blocks() -> None:
-    a = text(70, 41, 13, d=96)
+    a = text(70, 41, 13, batch=2, d=96)
     for block in (7, 64, 100):
         with using("triton"):
             found = Grid.of(a, block)
@@ -115,7 +116,7 @@ def test_means_of_blocks() -> None:
     assert_close(found.mean_keys(turned), want.mean_keys(a.k))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(st.data())
 def test_the_best_are_the_same_with_ties_and_infinities(data: st.DataObject) -> None:
     rows, n = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 40))
@@ -139,8 +140,30 @@ def test_the_best_of_long_rows() -> None:
         assert torch.equal(best(scores, count), want)
 
 
+@settings(deadline=None, max_examples=12)
+@given(st.data())
+def test_the_fewest_are_the_same_with_ties_and_zeros(data: st.DataObject) -> None:
+    rows, n = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 40))
+    numbers = st.sampled_from([0.0, 0.25, 0.5, 1.0, 1.5, 64.0])  # whose sums are exact
+    drawn = data.draw(st.lists(numbers, min_size=rows * n, max_size=rows * n))
+    weights = torch.tensor(drawn, device=DEVICE).view(rows, n)
+    share = data.draw(st.sampled_from([0.125, 0.5, 0.75, 1.0]))
+    with using("reference"):
+        want = fewest(weights, share)
+    assert torch.equal(fewest(weights, share), want)
+
+
+def test_the_fewest_of_long_rows() -> None:
+    weights = torch.randint(0, 50, (3, 9000), device=DEVICE).float()
+    weights[0, 100:] = 0
+    for share in (0.25, 1.0):
+        with using("reference"):
+            want = fewest(weights, share)
+        assert torch.equal(fewest(weights, share), want)
+
+
 def test_blocks_that_diagonals_cross() -> None:
-    a = text(70, 41, 3)
+    a = text(70, 41, 3, batch=2)
     diagonals = torch.rand(2, 4, 114, device=DEVICE) < 0.04
     for block in (1, 5, 64):
         with using("triton"):

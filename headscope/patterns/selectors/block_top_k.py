@@ -7,11 +7,13 @@ from torch import Tensor
 
 from headscope.patterns.selection import Selection
 from headscope.patterns.selectors.budget import _BlockBudget
-from headscope.patterns.selectors.choosing import LONGEST, best
+from headscope.patterns.selectors.choosing import best
 from headscope.patterns.selectors.grid import Grid, columns_of
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
+
+_MOST = 8192  # columns that one program of the kernel holds
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class BlockTopK(_BlockBudget):
 
     def select(self, attention: "Attention") -> Selection:
         grid = Grid.of(attention, self.block)
-        if grid.kernels and grid.columns <= LONGEST:
+        if grid.kernels and grid.columns <= _MOST:
             chosen = self._by_kernels(grid)
         else:
             always = grid.always(self.sink)

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from headscope.kernels.choice import chosen, why_no_triton
 
-LONGEST = 8192  # numbers that one program of a kernel holds
-
 
 def best(
     scores: Float[Tensor, "*rows n"], count: int | Int[Tensor, "*rows"]
@@ -17,27 +15,13 @@ def best(
     Args:
         count: how many, for all rows or for each; all where there are fewer.
     """
-    if scores.dtype == torch.float32 and chosen() != "reference":
-        if scores.shape[-1] <= LONGEST and why_no_triton(scores.device) is None:
-            from headscope.kernels import best as kernels
+    if _by_kernels(scores):
+        from headscope.kernels import best as kernels
 
-            return kernels.best(scores, count)
-        if scores.shape[-1] > LONGEST and isinstance(count, int):
-            return _by_bound(scores, count)
+        return kernels.best(scores, count)
     rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     limit = count[..., None] if isinstance(count, Tensor) else count
     return (rank < limit) & (scores > -torch.inf)
-
-
-def _by_bound(scores: Float[Tensor, "*rows n"], count: int) -> Bool[Tensor, "*rows n"]:
-    """The same without sorting, which is slow where rows are long and few are wanted."""
-    if count <= 0:
-        return torch.zeros_like(scores, dtype=torch.bool)
-    top = scores.topk(min(count, scores.shape[-1]), dim=-1, sorted=False).values
-    bound = top.amin(-1, keepdim=True)
-    above, equal = scores > bound, scores == bound
-    left = count - above.sum(-1, keepdim=True)
-    return (above | (equal & (equal.cumsum(-1) <= left))) & (scores > -torch.inf)
 
 
 def fewest(weights: Float[Tensor, "*rows n"], share: float) -> Bool[Tensor, "*rows n"]:
@@ -47,7 +31,16 @@ def fewest(weights: Float[Tensor, "*rows n"], share: float) -> Bool[Tensor, "*ro
         weights: 0 or more; a weight of 0 is never chosen.
         share: above 0 and up to 1; at 1 what is below rounding may be left out.
     """
+    if _by_kernels(weights):
+        from headscope.kernels import best as kernels
+
+        return kernels.fewest(weights, share)
     ordered, order = weights.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     needed = (before < share * ordered.sum(-1, keepdim=True)) & (ordered > 0)
     return torch.zeros_like(needed).scatter(-1, order, needed)
+
+
+def _by_kernels(x: Tensor) -> bool:
+    here = chosen() != "reference" and why_no_triton(x.device) is None
+    return here and x.dtype == torch.float32
