@@ -10,6 +10,7 @@ of one product. Lengths are read on the device, grids do not depend on them.
 
 # Triton's annotations promise less than its compiler takes.
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportOperatorIssue=false
+# pyright: reportAttributeAccessIssue=false
 
 import triton
 import triton.language as tl

@@ -33,7 +33,7 @@ class KeyStore:
     """
 
     k: Float[Tensor, "batch some_kv_head slot d"]
-    v: Float[Tensor, "batch some_kv_head slot d"]
+    v: Float[Tensor, "batch some_kv_head slot dv"]
     kv_heads: Sequence[int]
     ring: See | None = None
 
