@@ -113,7 +113,8 @@ def late_lines(
     """Attention of the last rows of a text, summed over them by key and by distance.
 
     Args:
-        q: of the last 128 rows at most; the last of them has the position of the last key.
+        q: of the last 128 rows at most, 64 where heads are wider than 128; the last of them has
+            the position of the last key.
         k: all keys up to there, without gaps.
         sink_logits: learned, join every softmax of their head.
     """
@@ -131,7 +132,9 @@ def late_lines(
         "BLOCK_D": triton.next_power_of_2(width),
         "ROWS": rows,
         "SOFTCAP": softcap is not None,
-        "num_stages": 2 if width > 128 else 3,
+        # Larger tiles fit into the shared memory of every GPU where none is fetched ahead.
+        "num_warps": 4 if rows == 64 else 8,
+        "num_stages": 3 if rows == 64 and width <= 128 else 1,
     }
     by_rows: Any = _sums_of_rows[(batch * heads, n_parts)]
     by_rows(q, k, lse, n_rows, n, *shape, **compiled, TILE=64, KEYS=_KEYS)

@@ -102,6 +102,16 @@ def test_sums_of_lines(queries: int, past: int, last: int, first_key: int) -> No
     assert_close(found.columns.sum(-1), found.diagonals.sum(-1))
 
 
+def test_wide_heads() -> None:
+    a = text(70, heads=2, d=256)
+    for last in (64, 70):
+        with using("triton"):
+            found = Lines.of(a, last)
+        with using("reference"):
+            want = Lines.of(a, last)
+        assert_close(found.columns, want.columns, atol=1e-5, rtol=1e-3)
+
+
 def test_means_of_blocks() -> None:
     a = text(70, 41, 13, batch=2, d=96)
     for block in (7, 64, 100):

@@ -15,7 +15,7 @@ from headscope.patterns.selectors.grid import Grid
 if TYPE_CHECKING:
     from headscope.attention import Attention
 
-MOST = 128  # last rows that kernels take
+_MOST = 128 * 128  # numbers in the last queries of a head that kernels take
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Lines:
     @classmethod
     def of(cls, attention: "Attention", last: int) -> "Lines":
         """Of the last `last` rows of each sequence, padding left out: `last` rows of memory."""
-        if last <= MOST and by_kernels(attention):
+        if last <= min(128, _MOST // attention.q.shape[3]) and by_kernels(attention):
             return cls._by_kernels(attention, min(last, attention.n_queries))
         query, key = attention.query_positions, attention.keys_by_head()
         size, dtype = (len(query), attention.n_heads), wide_dtype(attention.q)
