@@ -29,6 +29,7 @@ from headscope.blocks import (
 )
 from headscope.edits import Keys, as_indices, as_mask, key_mask
 from headscope.errors import HeadscopeError
+from headscope.kernels import statistics
 from headscope.logs import Logs, block_width, pieces
 from headscope.patterns.base import Pattern
 
@@ -48,8 +49,19 @@ class RowStats:
     mass: dict[str, Float[Tensor, "batch head query"]]  # probability inside each named region
 
 
+def lse(attention: "Attention") -> Float[Tensor, "batch head query"]:
+    """See `Attention.lse`."""
+    if statistics.take(attention):
+        return statistics.lse(attention)
+    return torch.cat(fold(attention, lambda part: part.lse), dim=2)
+
+
 def mass(attention: "Attention", region: Keys, queries: Any) -> Float[Tensor, "batch head query"]:
     """See `Attention.mass`."""
+    if statistics.take(attention, queries):
+        found = statistics.mass(attention, region)
+        if found is not None:
+            return _rows(attention, found, queries)
     if isinstance(region, Pattern):
         return _mass_in_pattern(attention, region, queries)
     lse = finite(attention.lse())
@@ -152,6 +164,8 @@ def row_stats(
     attention: "Attention", regions: Mapping[str, Keys], clip: int | None, queries: Any
 ) -> RowStats:
     """See `Attention.row_stats`."""
+    if statistics.take(attention, queries):
+        return _stats_on_kernels(attention, regions, clip, queries)
 
     def stats(part: Tile) -> tuple[Tensor, ...]:
         p, lse, rows = part.probabilities, finite(part.lse), part.queries
@@ -178,6 +192,27 @@ def row_stats(
     return RowStats(*found[:5], mass=dict(zip(regions, found[5:], strict=True)))
 
 
+def _stats_on_kernels(
+    attention: "Attention", regions: Mapping[str, Keys], clip: int | None, queries: Any
+) -> RowStats:
+    of_rows, masses = statistics.row_stats(attention, regions, clip)
+    named: dict[str, Tensor] = {}
+    for name, found in masses.items():
+        # A pattern that the kernels do not know is left.
+        missing = found is None
+        named[name] = (
+            mass(attention, regions[name], queries) if missing else _rows(attention, found, queries)
+        )
+    return RowStats(*(_rows(attention, x, queries) for x in of_rows), mass=named)
+
+
+def _rows(attention: "Attention", found: Tensor, queries: Any) -> Tensor:
+    """Some rows of what was found for all of them."""
+    if queries is None:
+        return found
+    return found[:, :, as_indices(queries, attention.n_queries, "query").to(found.device)]
+
+
 def _top(part: Tile) -> Int[Tensor, "batch head query"]:
     top = part.logits.argmax(-1) if part.keys.stop > part.keys.start else part.lse.long()
     return torch.where(part.lse.isneginf(), -1, top + part.keys.start)
@@ -187,6 +222,19 @@ def column_means(
     attention: "Attention", denominator: Literal["visible", "queries"]
 ) -> Float[Tensor, "batch head key"]:
     """See `Attention.column_means`."""
+    if statistics.take(attention):
+        total, count = statistics.column_sums(attention), statistics.viewers(attention)
+    else:
+        total, count = _column_sums(attention, denominator)
+    if denominator == "queries":
+        count = (attention.query_positions >= 0).sum(1)[:, None, None]
+    return total / count.clamp(min=1)
+
+
+def _column_sums(
+    attention: "Attention", denominator: Literal["visible", "queries"]
+) -> tuple[Float[Tensor, "batch head key"], Float[Tensor, " batch #head key"]]:
+    """What every key receives, and from how many queries where that is the denominator."""
     batch, heads = attention.q.shape[:2]
     total = attention.q.new_zeros(batch, heads, attention.n_keys, dtype=wide_dtype(attention.q))
     count = torch.zeros_like(total[:, :1])
@@ -199,9 +247,7 @@ def column_means(
         if denominator == "visible":
             seen = attention.visible_at(rows[:, None], columns(keys, rows)[None, :])
             count = count + pad(seen.sum(2), edge)
-    if denominator == "queries":
-        count = (attention.query_positions >= 0).sum(1)[:, None, None]
-    return total / count.clamp(min=1)
+    return total, count
 
 
 def block_map(
@@ -210,6 +256,10 @@ def block_map(
     """See `Attention.block_map`."""
     if size < 1:
         raise HeadscopeError(f"block_map needs a block of at least one token, not {size}.")
+    if statistics.take(attention):
+        found = statistics.block_map(attention, size, reduce)
+        if found is not None:
+            return found
     n_key_blocks = -(-attention.n_keys // size)
     reduced, joined = (torch.amax, torch.maximum) if reduce == "max" else (torch.sum, torch.add)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from headscope import subset
-from headscope.answers import RowStats, block_map, column_means, mass, mass_on_sets, row_stats
+from headscope.answers import RowStats, block_map, column_means, lse, mass, mass_on_sets, row_stats
 from headscope.blocks import (
     Slots,
     Tile,
@@ -235,7 +235,7 @@ class Attention:
         """Log of each row's sum of exponentials, the learned sink included."""
         if self.known_lse is not None:
             return self.known_lse
-        return torch.cat(fold(self, lambda part: part.lse), dim=2)
+        return lse(self)
 
     def rows(self, queries: Any) -> Float[Tensor, "batch head query key"]:
         """Whole rows of the pattern, for a few queries."""

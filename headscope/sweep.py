@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.blocks import blocks, columns, near, recomputed
+from headscope.kernels import statistics
 from headscope.logs import Logs, block_width, pieces
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class _Cut:
 
 def sweep(attention: "Attention", clip: int) -> Sweep:
     """See `Attention.sweep`."""
+    if statistics.take(attention):
+        return _on_kernels(attention, clip)
     step = min(near(attention), max(attention.n_queries, 1))
     logs = Logs(attention, step, block_width(attention, step))
     lse = logs.lse
@@ -96,6 +99,12 @@ def sweep(attention: "Attention", clip: int) -> Sweep:
         surprise = lse - attention.sink_logits[:, None].to(lse)
         entropy = entropy + torch.exp(-surprise) * surprise
     return Sweep(entropy, distance, clipped, sums, viewers, visible)
+
+
+def _on_kernels(attention: "Attention", clip: int) -> Sweep:
+    rows, received = statistics.sums(attention, clip)
+    viewers, visible = statistics.viewers(attention), statistics.visible(attention)
+    return Sweep(*rows, received, viewers, visible)
 
 
 def _blocks(attention: "Attention", step: int) -> Iterator[tuple[slice, slice]]:
