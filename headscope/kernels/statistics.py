@@ -59,7 +59,10 @@ def _why_not(attention: "Attention") -> str | None:
         return f"logits are scaled by {attention.scale:g}"
     q, k = attention.q, attention.k
     if q.dtype == k.dtype == torch.float32:
-        # Statistics take single precision too; as for all else, these are like halves.
+        # Statistics take single precision too, where there is room for it; as for all else, these
+        # are like halves.
+        if q.shape[-1] > 128 or (q.is_cuda and torch.cuda.get_device_capability(q.device) < (9, 0)):
+            return "single precision takes heads up to 128 wide and compute capability 9.0"
         q, k = (x.new_empty((1,) * 4, dtype=torch.float16).expand(x.shape) for x in (q, k))
     return why_not_these(q, k)
 

@@ -131,4 +131,4 @@ def in_powers(lse: Tensor) -> Float[Tensor, "batch head query"]:
 def _describable(x: Tensor) -> bool:
     """Whether a tensor descriptor can stand for it: rows that begin at multiples of 16 bytes."""
     size = x.element_size()
-    return x.data_ptr() % 16 == 0 and all(step * size % 16 == 0 for step in x.stride()[:3])
+    return x.data_ptr() % 16 == 0 and all(step and step * size % 16 == 0 for step in x.stride()[:3])

@@ -61,8 +61,7 @@ def exact(a: Attention) -> Attention:
 
 @st.composite
 def layers(draw: st.DrawFn) -> dict[str, Any]:
-    kv = draw(st.sampled_from([1, 2]))
-    heads = kv * draw(st.sampled_from([1, 2]))
+    kv, heads = draw(st.sampled_from([(1, 1), (1, 2), (2, 2), (1, 3), (2, 4)]))
     n_queries, n_keys = draw(st.integers(1, 75)), draw(st.integers(1, 75))
     first_key = draw(st.sampled_from([0, 0, 7]))
     last = draw(st.sampled_from([n_keys, n_keys, n_keys - 20, n_keys + 9]))
@@ -84,8 +83,8 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
 
 SHAPES = st.builds(
     stats.Shape,
-    rows=st.sampled_from([16, 32]),
-    keys=st.sampled_from([16, 32]),
+    rows=st.sampled_from([16, 32, 32]),
+    keys=st.sampled_from([16, 32, 32]),
     spread=st.sampled_from([1, 8]),
     sets=st.sampled_from([1, 2]),
     tma=st.booleans(),
@@ -266,6 +265,21 @@ def test_large_logits() -> None:
     assert_close(found.mass["first"], want.mass["first"], atol=1e-4, rtol=1e-4, check_dtype=False)
 
 
+def test_expanded_and_transposed_inputs() -> None:
+    a = layer(2, 1, 50, 50)
+    k = a.k[:, :, :1].expand(-1, -1, 50, -1)
+    v = a.v.clone()
+    turned = a.q.transpose(2, 3).contiguous().transpose(2, 3)
+    for b in (dataclasses.replace(a, k=k, v=v), dataclasses.replace(a, q=turned)):
+        with using("triton"):
+            found = b.row_stats(), b.column_means()
+        with using("reference"):
+            want = exact(b).row_stats(), exact(b).column_means()
+        assert torch.equal(found[0].top_key, want[0].top_key)
+        assert_close(found[0].entropy, want[0].entropy, **NEAR)
+        assert_close(found[1], want[1], **NEAR)
+
+
 def refused(a: Attention, why: str) -> None:
     with using("triton"), pytest.raises(HeadscopeError, match=why):
         a.row_stats()
@@ -283,6 +297,7 @@ def test_what_the_kernels_do_not_take_is_left_to_the_reference() -> None:
     refused(dataclasses.replace(a, scale=-0.1), "scaled")
     refused(layer(d=80), "wide")
     refused(layer(dtype=torch.float64), "float64")
+    refused(layer(dtype=torch.float32, d=256), "single precision")
     with torch.enable_grad():
         refused(dataclasses.replace(a, q=a.q.clone().requires_grad_()), "differentiated")
 
