@@ -90,7 +90,6 @@ def attend(
     end = tl.minimum(begin + share, total)
     first_unit = tl.sum((stops <= begin).to(tl.int32), 0)
     last_unit = tl.sum((stops < end).to(tl.int32), 0)
-    before = tl.sum(tl.where(tl.arange(0, UNITS) < first_unit, counts, 0), 0)
 
     row, d, step = tl.arange(0, ROWS), tl.arange(0, D), tl.arange(0, TILE)
     inside = (d < WIDTH)[None, :]
@@ -102,6 +101,7 @@ def attend(
         ring_sink, ring_window = tl.load(reads + kv * 5), tl.load(reads + kv * 5 + 1)
         hides = tl.load(reads + kv * 5 + 4)
         now = tl.load(seen + sequence) - 1
+        newest = tl.maximum(now - ring_sink, 0) % ring_window  # where it stands behind the sinks
 
         place = places + kv * 7
         pointer: tl.constexpr = tl.pointer_type(q.dtype.element_ty)
@@ -122,6 +122,9 @@ def attend(
         sums = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, D], tl.float32)
 
+        # Not counted up from piece to piece: a compiler (Triton 3.6) takes what is carried through
+        # a loop, and needed for nothing but the bounds of loops inside it, to be needed nowhere.
+        before = tl.sum(tl.where(tl.arange(0, UNITS) < unit, counts, 0), 0)
         low, high = tl.maximum(begin - before, 0), tl.minimum(end - before, count)
         plain = tl.where(hides != 0, 0, whole)
         # Whole tiles first, whose keys every row sees; then those that end early or hide keys.
@@ -138,8 +141,8 @@ def attend(
         for tile in range(tl.maximum(low, plain), high):
             rest = (tile == whole) & (first % TILE != 0)
             in_first = (tile < whole_first) | rest
-            ahead = tl.where(tile < whole, tile, whole) - whole_first
-            at = tl.where(in_first, tl.where(rest, whole_first, tile), ahead) * TILE
+            behind = tl.where(tile < whole, tile, whole) - whole_first
+            at = tl.where(in_first, tl.where(rest, whole_first, tile), behind) * TILE
             at = tl.where(in_first, at, start + at)
             slot = at + step
             held = slot < tl.where(in_first, first, stop)
@@ -148,9 +151,10 @@ def attend(
             v_tile = tl.multiple_of(v_at + at.to(tl.int64) * v_step + v_inner, (1, 16))
             k = tl.load(k_tile, mask=taken, other=0.0)
             v = tl.load(v_tile, mask=taken, other=0.0)
-            turned = slot + (now - slot) // ring_window * ring_window
-            position = tl.where(slot < ring_sink, slot, turned)[None, :]
-            visible = (position < sink[:, None]) | (now - position < window[:, None])
+            ahead = slot - ring_sink
+            turned = newest - ahead + tl.where(ahead > newest, ring_window, 0)
+            age = tl.where(ahead < 0, now - slot, turned)[None, :]
+            visible = (now - age < sink[:, None]) | (age < window[:, None])
             visible = visible & held[None, :]
             m, sums, acc = _fold(query, k, v, visible, m, sums, acc, scale, softcap, CAPPED, True)
 
@@ -159,7 +163,6 @@ def attend(
         tl.store(records + record[:, None] * D + d[None, :], acc, mask=mine[:, None])
         tl.store(peaks + record * 2, m, mask=mine)
         tl.store(peaks + record * 2 + 1, sums, mask=mine)
-        before += count
 
 
 @triton.jit(do_not_specialize=(*_RUNTIME, "programs"))

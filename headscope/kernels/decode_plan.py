@@ -49,12 +49,14 @@ class DecodePlan:
         reads: for each KV head the (sink, window) of its ring, those of what has to be read, and
             whether some of that is hidden from one of its query heads.
         sees: (sink, window) of each query head.
+        most: keys of a sequence that have to be read when every store is full, of all KV heads.
     """
 
     stores: tuple[KeyStore, ...]
     places: Int[Tensor, "kv_head 7"]
     reads: Int[Tensor, "kv_head 5"]
     sees: Int[Tensor, "head 2"]
+    most: int
 
     @classmethod
     def of(cls, stores: Sequence[KeyStore], sees: Sequence[See]) -> "DecodePlan":
@@ -82,8 +84,9 @@ class DecodePlan:
                 rings[kv] = store.ring
         n_kv, device = len(places), stores[0].k.device
         table = torch.tensor([places[kv] for kv in range(n_kv)], dtype=torch.int64)
-        reads, heads = _rules(tuple(rings[kv] for kv in range(n_kv)), tuple(sees), device)
-        return cls(tuple(stores), table.to(device, non_blocking=True), reads, heads)
+        reads, heads, needs = _rules(tuple(rings[kv] for kv in range(n_kv)), tuple(sees), device)
+        most = sum(min(places[kv][-1], needs[kv]) for kv in range(n_kv))
+        return cls(tuple(stores), table.to(device, non_blocking=True), reads, heads, most)
 
     @property
     def batch(self) -> int:
@@ -93,8 +96,11 @@ class DecodePlan:
 @lru_cache(maxsize=4096)
 def _rules(
     rings: tuple[See | None, ...], sees: tuple[See, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """`reads` and `sees` of a plan: the same at every step, and in most layers."""
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """`reads` and `sees` of a plan, and how many keys of each KV head are read at most.
+
+    The same at every step, and in most layers.
+    """
     group = len(sees) // len(rings)
     reads = []
     for kv, ring in enumerate(rings):
@@ -105,7 +111,7 @@ def _rules(
         reads.append([*(ring or (ALL, ALL)), *((ALL, ALL) if ring else most), int(hides)])
     tables = (torch.tensor(rows, dtype=torch.int32) for rows in (reads, sees))
     first, second = (table.to(device, non_blocking=True) for table in tables)
-    return first, second
+    return first, second, tuple(sink + window for _, _, sink, window, _ in reads)
 
 
 def why_not_stores(stores: Sequence[KeyStore], n_heads: int, q: Tensor | None = None) -> str | None:

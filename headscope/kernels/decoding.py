@@ -36,14 +36,18 @@ class Tuning:
     early: bool = False
 
     @classmethod
-    def of(cls, q: Tensor) -> "Tuning":
-        """What was fastest for heads of a width."""
-        return cls() if q.shape[-1] <= 128 else cls(tile=32)
+    def of(cls, q: Tensor, plan: DecodePlan) -> "Tuning":
+        """What was fastest for heads of a width and the most that a plan may have to read."""
+        tile = 64 if q.shape[-1] <= 128 else 32
+        if q.device.type != "cuda":
+            return cls(tile=tile)
+        tiles = plan.batch * plan.most / tile / _multiprocessors(q.device)
+        return cls(tile=tile, per_sm=min(max(int(tiles / 8), 1), 6))
 
     def programs(self, device: torch.device) -> int:
         if device.type != "cuda":
             return 5  # interpreted, one after the other
-        return self.per_sm * torch.cuda.get_device_properties(device).multi_processor_count
+        return self.per_sm * _multiprocessors(device)
 
 
 def decode(
@@ -67,7 +71,7 @@ def decode(
             where a ring was made smaller than what it should hold, z and lse are NaN.
         scale: of the logits.
         softcap: logits become softcap * tanh(logits / softcap).
-        tuning: how the work is cut; by the width of a head if left out.
+        tuning: how the work is cut; by the width of a head and the plan if left out.
 
     Returns:
         z in the dtype of q, and lse in float32; zeros and -inf where a head sees nothing.
@@ -90,7 +94,7 @@ def decode(
             f"{str(seen.dtype).removeprefix('torch.')} of {tuple(seen.shape)} on {seen.device}."
         )
     with torch.no_grad():
-        return launch(q, plan, seen.contiguous(), scale, softcap, tuning or Tuning.of(q))
+        return launch(q, plan, seen.contiguous(), scale, softcap, tuning or Tuning.of(q, plan))
 
 
 def launch(
@@ -128,6 +132,10 @@ def launch(
         EARLY=early, num_warps=4, **({"launch_pdl": True} if early else {}),
     )  # fmt: skip
     return z, lse
+
+
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _may_start_early(device: torch.device) -> bool:

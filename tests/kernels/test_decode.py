@@ -46,7 +46,7 @@ def check(case: Case, softcap: float | None = None, **tuning: Any) -> None:
     assert_close(lse, want_lse, atol=2e-3, rtol=1e-3)
 
 
-lengths = st.integers(1, 70) | st.sampled_from([1, TILE, 2 * TILE, 2 * TILE + 1])
+lengths = st.integers(1, 50) | st.sampled_from([1, TILE, 2 * TILE, 2 * TILE + 1])
 see = st.just(FULL) | st.tuples(st.integers(0, 40), st.integers(1, 40))
 need = st.none() | st.tuples(st.integers(0, 20), st.integers(1, 40))
 
@@ -54,23 +54,24 @@ need = st.none() | st.tuples(st.integers(0, 20), st.integers(1, 40))
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[int], list[Any], list[Any], list[int], int]:
     needs = draw(st.lists(need, min_size=1, max_size=3))
-    group = draw(st.sampled_from([1, 2, 3, 4, 7, 8]))
+    group = draw(st.sampled_from([1, 2, 3]))
     alike = draw(st.booleans())
     sees: list[Any] = []
     for one in needs:
         inside = st.just(one or FULL) if alike else see
         sees += [draw(inside) for _ in range(group)]
     kinds = list(range(len(dict.fromkeys(needs))))
-    seen = draw(st.lists(lengths, min_size=1, max_size=3))
+    seen = draw(st.lists(lengths, min_size=1, max_size=2))
     return seen, needs, sees, draw(st.permutations(kinds)), draw(st.integers(1, 5))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=24, deadline=None)
 @given(cases(), st.integers(0, 2**31))
 @example(([1], [None], [FULL], [0], 1), 0)
 @example(([TILE, 1], [(40, 3), None], [(40, 3)] * 2 + [(40, 3)] * 2, [1, 0], 1), 1)
 @example(([67], [None], [(3, 1)] * 4, [0], 1), 2)
-@example(([70], [None], [(16, 16)] * 8, [0], 2), 3)
+@example(([70], [None], [(16, 16)] * 7, [0], 2), 3)
+@example(([33, 1, 50], [None], [FULL] * 2, [0], 1), 4)
 def test_it_equals_a_dense_mask(drawn: Any, seed: int) -> None:
     seen, needs, sees, order, least = drawn
     check(make(seen, needs, sees, seed=seed, order=order), least=least)
@@ -88,7 +89,7 @@ def test_many_query_heads_on_one() -> None:
 
 
 def test_how_it_is_cut_changes_rounding_alone() -> None:
-    case = make([130, 7], [None, (3, 30)], [FULL] * 4 + [(3, 30)] * 4)
+    case = make([70, 7], [None, (3, 30)], [FULL] * 2 + [(3, 30)] * 2)
     for least, splits in ((1, 1), (3, 2), (100, 16)):
         check(case, least=least, splits=splits, columns=32)
 
