@@ -50,6 +50,15 @@ def grad() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def interpreter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are interpreted where there is no GPU, in their own tests alone."""
+    if "kernels" in request.path.parts:
+        pytest.importorskip("triton")
+        if not torch.cuda.is_available():
+            monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
 def no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tests write nowhere but their own folder, and every one starts from the same seed."""
     monkeypatch.chdir(tmp_path)

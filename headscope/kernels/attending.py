@@ -17,7 +17,8 @@ from headscope.patterns.selection import Selection
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
-    from headscope.kernels.mixed import Dispatch, Ran
+    from headscope.kernels.chosen import Chosen
+    from headscope.kernels.mixed import Dispatch, Prepared, Ran
     from headscope.kernels.plan import Chooser, Plan, Text
     from headscope.kernels.tiles import Reach
     from headscope.merge import Part
@@ -132,12 +133,50 @@ def _check(selection: Selection, attention: "Attention", heads: int) -> None:
             )
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """All that comes before the launches.
+
+    Attributes:
+        plan: which heads go where.
+        chosen: lists of the keys that selections hold; None where there are none.
+        resolved: what the rules mean.
+    """
+
+    plan: "Prepared"
+    chosen: "Chosen | None"
+    resolved: Resolved
+
+    def run(self, attention: "Attention") -> "tuple[Part, Ran]":
+        """(z, lse) of the attention that it was made for, and how they came about."""
+        from headscope.kernels import mixed
+
+        with torch.no_grad():
+            q, k, v = (_rows(x) for x in (attention.q, attention.k, attention.v))
+            scale, softcap = attention.scale, attention.softcap
+            z, lse, ran = mixed.attend(self.plan, q, k, v, scale, softcap, self.chosen)
+        return (z, lse), ran
+
+
 def attend(
     attention: "Attention",
     rules: Sequence["Rule | Selection"],
     dispatch: "Dispatch" = "auto",
 ) -> "tuple[Part, Ran, Resolved] | None":
     """(z, lse) of an attention that Triton takes, how they came about, and what the rules meant.
+
+    None where its tokens do not stand one after the other in every sequence.
+    """
+    found = ready(attention, rules, dispatch)
+    return None if found is None else (*found.run(attention), found.resolved)
+
+
+def ready(
+    attention: "Attention",
+    rules: Sequence["Rule | Selection"],
+    dispatch: "Dispatch" = "auto",
+) -> "Ready | None":
+    """What `attend` does before it launches: rules are resolved, lists built, plans made or found.
 
     None where its tokens do not stand one after the other in every sequence.
     """
@@ -151,9 +190,11 @@ def attend(
     with torch.no_grad():
         found = resolve(attention, rules)
         reach = Reach(attention.window, attention.chunk)
-        simple = all(_simple(one, reach, texts) for one in found.selections)
+        if not all(_simple(one, reach, texts) for one in found.selections):
+            plan = mixed.Prepared(_by_pairs(attention, found, reach, texts), (), False)
+            return Ready(plan, None, found)
         case = mixed.Case(
-            heads=_heads(found) if simple else (),
+            heads=_heads(found),
             texts=texts,
             reach=reach,
             shape=(
@@ -169,19 +210,12 @@ def attend(
             dispatch=dispatch,
             device=attention.q.device,
         )
-        table = None
-        if simple:
-            ready = mixed.prepare(case)
-            selections = [_whole(one, attention) for one in found.selections]
-            if selections:
-                shift = texts[0].span.lowest - texts[0].key
-                table = table_of(selections, shift, attention.q.device)
-        else:
-            ready = mixed.Prepared(_by_pairs(attention, found, reach, texts), (), False)
-        q, k, v = (_rows(x) for x in (attention.q, attention.k, attention.v))
-        scale, softcap = attention.scale, attention.softcap
-        z, lse, ran = mixed.attend(ready, q, k, v, scale, softcap, table)
-    return (z, lse), ran, found
+        plan, table = mixed.prepare(case), None
+        selections = [_whole(one, attention) for one in found.selections]
+        if selections:
+            shift = texts[0].span.lowest - texts[0].key
+            table = table_of(selections, shift, attention.q.device)
+    return Ready(plan, table, found)
 
 
 def attend_packed(

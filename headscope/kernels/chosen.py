@@ -23,10 +23,12 @@ class Chosen:
 
     Attributes:
         table: a row of addresses and sizes for each.
+        columns: whether some of them name single keys.
         held: the tensors behind the addresses, which live as long as this does.
     """
 
     table: Int[Tensor, "selection 14"]
+    columns: bool
     held: tuple[Tensor, ...]
 
 
@@ -50,27 +52,28 @@ def table_of(selections: Sequence[Selection], shift: int, device: torch.device) 
         lists = block_lists(blocks, selection.block, selection.first_block)
         of = [blocks, lists.tiles, lists.counts]
         heads, n_rows, n_blocks = blocks.shape[1:]
-        columns: list[int] = [0, 0, 0]
+        places = [0, 0, 0]
         n_tiles = room = 0
         if selection.columns is not None:
             found = column_lists(selection.columns, shift)
             of += [found.index, found.before, found.bits]
-            columns = [x.data_ptr() for x in (found.index, found.before, found.bits)]
+            places = [x.data_ptr() for x in (found.index, found.before, found.bits)]
             n_tiles, room = found.bits.shape[-1], found.index.shape[-1]
         held += of
         sizes = [selection.block, selection.first_block, n_rows, n_blocks, lists.tiles.shape[-1]]
         rows.append(
             [
                 *(x.data_ptr() for x in of[:3]),
-                columns[0],
+                places[0],
                 heads,
                 *sizes,
                 n_tiles,
-                *columns[1:],
+                *places[1:],
                 room,
             ]
         )
     table = torch.tensor(rows, dtype=torch.int64)
     if device.type == "cuda":
         table = table.pin_memory()
-    return Chosen(table.to(device, non_blocking=True), tuple(held))
+    columns = any(selection.columns is not None for selection in selections)
+    return Chosen(table.to(device, non_blocking=True), columns, tuple(held))

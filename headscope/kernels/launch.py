@@ -78,7 +78,7 @@ def run(
         q.shape[1] // k.shape[1],
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *z.stride()[:3], *lse.stride()[:2],
         N_FIELDS=len(FIELDS), N_SELECTION=WORDS, WIDTH=width, BLOCK_D=block, TMA=tma,
-        SOFTCAP=softcap is not None, LISTS=plan.lists, CHOSEN=plan.chosen, PACKED=packed,
+        SOFTCAP=softcap is not None, LISTS=plan.lists, CHOSEN=plan.chosen, COLUMNS=chosen is not None and chosen.columns, PACKED=packed,
         num_warps=how.warps, num_stages=how.stages,
     )  # fmt: skip
 

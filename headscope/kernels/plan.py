@@ -116,14 +116,17 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
         )
         rows.append(_of_sequence(head, sequence, found))
         costs.append(cost)
-    programs, cost = torch.cat(rows), torch.cat(costs)
-    # Programs of the same length stand together by their tile of queries, so that those who read
-    # the same keys run at the same time.
-    order = torch.argsort(programs[:, 2], stable=True)
-    order = order[torch.argsort(cost[order], descending=True, stable=True)]
-
-    bits = [one.bits + first for one, first in zip(tilings, sizes["masks"], strict=False)]
     none = torch.zeros(0, dtype=torch.int32, device=device)
+    programs = torch.cat([none.reshape(0, len(FIELDS)), *rows])
+    cost = torch.cat([none, *costs])
+    # Among programs of the same length those stand together that read the same keys: all heads of
+    # a tile of queries; of heads whose keys lie anywhere, one head after the other, so that what
+    # they read stays in the cache.
+    tile, scattered = programs[:, 2], programs[:, 16] >= 0
+    place = torch.where(scattered, (programs[:, 1] + 1) * 2**32 - tile.long(), tile.long())
+    order = torch.argsort(place, stable=True)
+    order = order[torch.argsort(cost[order], descending=True, stable=True)]
+    bits = [one.bits + first for one, first in zip(tilings, sizes["masks"], strict=False)]
     return Plan(
         programs=programs[order].contiguous(),
         whole=torch.cat([none, *(one.whole for one in tilings)]),
@@ -160,7 +163,8 @@ def _of_chooser(what: Chooser, sequence: Text, device: torch.device) -> tuple[Te
     tiles = torch.arange(sequence.span.tiles.start, sequence.span.tiles.stop, device=device)
     numbers = torch.zeros(len(tiles), 10, dtype=torch.int32, device=device)
     numbers[:, 8], numbers[:, 9] = what.selection, what.head
-    return numbers, tiles.int()  # as if it saw everything: how much it is, nobody asks the device
+    # As if all of its tiles saw everything: how much it is, nobody asks the device.
+    return numbers, torch.full_like(tiles, sequence.span.tiles.stop).int()
 
 
 def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 10"]) -> Tensor:

@@ -58,63 +58,6 @@ def _step(
     return acc, total, highest
 
 
-@triton.jit
-def _chosen(
-    q, acc, total, top, k_in, v_in, k_raw, v_raw, its, batch, head, kv_head, tile, chosen_head,
-    key_base, key_stop, scale, softcap, n_keys, k_b, k_h, k_n, v_b, v_h, v_n,
-    WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, SOFTCAP: tl.constexpr,
-    PACKED: tl.constexpr,
-):  # fmt: skip
-    """What a selection lets 64 queries see: earlier blocks, their own block, single columns."""
-    row = tl.arange(0, 64)
-    size, first_row = tl.load(its + 5).to(tl.int32), tl.load(its + 6).to(tl.int32)
-    n_rows, n_blocks = tl.load(its + 7), tl.load(its + 8).to(tl.int32)
-    n_tiles = tl.load(its + 10).to(tl.int32)
-    own = tile // (size // 64)
-    of_head = batch * tl.load(its + 4) + chosen_head
-    of_row = of_head * n_rows + (own - first_row)
-    chosen = tl.load(its).to(tl.pointer_type(tl.int8)) + of_row * n_blocks
-    tiles = tl.load(its + 1).to(tl.pointer_type(tl.int16)) + of_row * tl.load(its + 9)
-    n_chosen = tl.load(tl.load(its + 2).to(tl.pointer_type(tl.int32)) + of_row)
-    for i in range(n_chosen):
-        at = key_base + 64 * tl.load(tiles + i).to(tl.int32)
-        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-        acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
-    own_seen = tl.load(chosen + own, mask=own < n_blocks, other=0) != 0
-    bits = tl.load(its + 12).to(tl.pointer_type(tl.int64)) + of_head * n_tiles
-    first = own * (size // 64)
-    for j in range(first, tile + 1):
-        at = key_base + 64 * j
-        word = tl.load(bits + j, mask=j < n_tiles, other=0)
-        seen = own_seen | (((word >> row.to(tl.int64)) & 1) != 0)
-        seen = seen[None, :] & (j * 64 + row[None, :] <= tile * 64 + row[:, None])
-        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
-        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
-        if PACKED:
-            v = tl.where((at + row < key_stop)[:, None], v, 0.0)
-        acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
-    before = tl.load(its + 11).to(tl.pointer_type(tl.int32)) + of_head * (n_tiles + 1)
-    n_columns = tl.load(before + first, mask=n_tiles > 0, other=0)
-    columns = tl.load(its + 3).to(tl.pointer_type(tl.int32)) + of_head * tl.load(its + 13)
-    wide = tl.arange(0, BLOCK_D)
-    k_head = k_raw + batch.to(tl.int64) * k_b + kv_head.to(tl.int64) * k_h + wide[None, :]
-    v_head = v_raw + batch.to(tl.int64) * v_b + kv_head.to(tl.int64) * v_h + wide[None, :]
-    for c in range(0, n_columns, 64):
-        some = c + row < n_columns
-        position = tl.load(columns + c + row, mask=some, other=0)
-        block = position // size
-        seen = some & (tl.load(chosen + block, mask=some & (block < n_blocks), other=0) == 0)
-        at = (key_base + position).to(tl.int64)[:, None]
-        held = some[:, None] & (wide < WIDTH)[None, :]
-        k = tl.load(k_head + at * k_n, mask=held, other=0.0)
-        v = tl.load(v_head + at * v_n, mask=held, other=0.0)
-        acc, total, top = _step(
-            q, k, v, acc, total, top, seen[None, :], scale, softcap, SOFTCAP, True
-        )
-    return acc, total, top
-
-
 # Lengths and what follows from them change with every prompt.
 _NOT_SPECIAL = ["n_queries", "n_keys", "group", "lse_b", "lse_h"]
 
@@ -127,7 +70,7 @@ def prefill(
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, z_b, z_h, z_n, lse_b, lse_h,
     N_FIELDS: tl.constexpr, N_SELECTION: tl.constexpr,
     WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, SOFTCAP: tl.constexpr,
-    LISTS: tl.constexpr, CHOSEN: tl.constexpr, PACKED: tl.constexpr,
+    LISTS: tl.constexpr, CHOSEN: tl.constexpr, COLUMNS: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
     """
     Args:
@@ -137,6 +80,7 @@ def prefill(
         whole, partly, bits, masks: of all patterns; see `headscope.kernels.tiles.Tiling`.
         selections: int64 [selection, ..], addresses; see `headscope.kernels.chosen`.
         LISTS, CHOSEN: whether some head has lists of whole tiles, or keys chosen by content.
+        COLUMNS: whether single keys are among these.
         PACKED: whether keys of other sequences follow those of a sequence.
     """
     mine = descriptors + tl.program_id(0).to(tl.int64) * N_FIELDS
@@ -160,9 +104,9 @@ def prefill(
         v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
         acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
     if LISTS:
-        listed, n_listed = tl.load(mine + 12), tl.load(mine + 13)
+        begin, n_listed = tl.load(mine + 12), tl.load(mine + 13)
         for i in range(n_listed):
-            at = key_base + 64 * tl.load(whole + listed + i)
+            at = key_base + 64 * tl.load(whole + begin + i)
             k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
             v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
             acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
@@ -177,14 +121,58 @@ def prefill(
             v = tl.where((at + row < key_stop)[:, None], v, 0.0)
         acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
     if CHOSEN:
+        # No branch around these loops: values that leave one are moved, and slow every loop down.
         selection = tl.load(mine + 16)
-        if selection >= 0:
-            acc, total, top = _chosen(
-                q, acc, total, top, k_in, v_in, k_raw, v_raw,
-                selections + selection.to(tl.int64) * N_SELECTION, batch, head, kv_head, tile,
-                tl.load(mine + 17), key_base, key_stop, scale, softcap, n_keys,
-                k_b, k_h, k_n, v_b, v_h, v_n, WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED,
-            )  # fmt: skip
+        here = selection >= 0
+        its = selections + tl.maximum(selection, 0).to(tl.int64) * N_SELECTION
+        size, first_row = tl.load(its + 5).to(tl.int32), tl.load(its + 6).to(tl.int32)
+        n_blocks, n_tiles = tl.load(its + 8).to(tl.int32), tl.load(its + 10).to(tl.int32)
+        own = tile // (size // 64)
+        first = own * (size // 64)
+        of_head = batch * tl.load(its + 4) + tl.load(mine + 17)
+        of_row = of_head * tl.load(its + 7) + (own - first_row)
+        chosen = tl.load(its).to(tl.pointer_type(tl.int8)) + of_row * n_blocks
+        tiles = tl.load(its + 1).to(tl.pointer_type(tl.int16)) + of_row * tl.load(its + 9)
+        counts = tl.load(its + 2).to(tl.pointer_type(tl.int32))
+        n_chosen = tl.load(counts + of_row, mask=here, other=0)
+        for i in range(n_chosen):
+            at = key_base + 64 * tl.load(tiles + i).to(tl.int32)
+            k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+            v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
+            acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+        own_seen = tl.load(chosen + own, mask=here & (own < n_blocks), other=0) != 0
+        column_bits = tl.load(its + 12).to(tl.pointer_type(tl.int64)) + of_head * n_tiles
+        # Fewer stages than elsewhere: with as many, two programs would not fit a multiprocessor.
+        for i in tl.range(tl.where(here, tile + 1 - first, 0), num_stages=2):
+            at = key_base + 64 * (first + i)
+            word = tl.load(column_bits + first + i, mask=first + i < n_tiles, other=0)
+            seen = own_seen | (((word >> row.to(tl.int64)) & 1) != 0)
+            seen = seen[None, :] & ((first + i) * 64 + row[None, :] <= tile * 64 + row[:, None])
+            k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
+            v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
+            if PACKED:
+                v = tl.where((at + row < key_stop)[:, None], v, 0.0)
+            acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
+        if COLUMNS:
+            before = tl.load(its + 11).to(tl.pointer_type(tl.int32)) + of_head * (n_tiles + 1)
+            n_columns = tl.load(before + first, mask=here & (n_tiles > 0), other=0)
+            columns = tl.load(its + 3).to(tl.pointer_type(tl.int32)) + of_head * tl.load(its + 13)
+            wide = tl.arange(0, BLOCK_D)
+            k_head = k_raw + batch.to(tl.int64) * k_b + kv_head.to(tl.int64) * k_h + wide[None, :]
+            v_head = v_raw + batch.to(tl.int64) * v_b + kv_head.to(tl.int64) * v_h + wide[None, :]
+            for c in tl.range(0, n_columns, 64, num_stages=2):
+                some = c + row < n_columns
+                position = tl.load(columns + c + row, mask=some, other=0)
+                block = position // size
+                listed = tl.load(chosen + block, mask=some & (block < n_blocks), other=0)
+                place = (key_base + position).to(tl.int64)[:, None]
+                held = some[:, None] & (wide < WIDTH)[None, :]
+                k = tl.load(k_head + place * k_n, mask=held, other=0.0)
+                v = tl.load(v_head + place * v_n, mask=held, other=0.0)
+                seen = (some & (listed == 0))[None, :]
+                acc, total, top = _step(
+                    q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True
+                )
 
     blind = total == 0
     z = acc / tl.where(blind, 1.0, total)[:, None]
