@@ -4,6 +4,7 @@ import sys
 
 from headscope import solver_noise
 from headscope.cli import (
+    benching,
     evaluating,
     exporting,
     measure,
@@ -22,6 +23,7 @@ from headscope.errors import HeadscopeError
 
 __all__ = [
     "app",
+    "benching",
     "evaluating",
     "exporting",
     "main",

@@ -105,6 +105,11 @@ def tiling(pattern: Pattern, span: Span, reach: Reach, device: torch.device) -> 
     return _tiling(pattern, span, reach, device)
 
 
+def forget() -> None:
+    """Drop what was cut before, so that cutting can be timed."""
+    _tiling.cache_clear()
+
+
 @lru_cache(maxsize=64)
 def _tiling(pattern: Pattern, span: Span, reach: Reach, device: torch.device) -> Tiling:
     def seen(query: Tensor, key: Tensor) -> Tensor:

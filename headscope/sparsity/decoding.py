@@ -85,7 +85,8 @@ def _runs(reason: str | None, q: Tensor) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _rule(rule: Rule) -> See | None:
+def seen_by(rule: Rule) -> See | None:
+    """(sink, window) of a rule that the decode kernel takes; None of any other."""
     if isinstance(rule, Full):
         return 0, ALL
     if isinstance(rule, Streaming) and not rule.growth:
@@ -100,7 +101,7 @@ def _seen_by_all(
     out = 0 if window is None else first + seen - window  # positions before it have left
     found: list[See] = []
     for rule in rules:
-        see = _rule(rule)
+        see = seen_by(rule)
         if see is None:
             return None
         sink, mine = see

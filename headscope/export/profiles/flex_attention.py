@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +44,8 @@ class FlexAttention(_Tensors):
 
     def blocks(self, rule: Pattern, length: int) -> Mapping[str, Tensor]:
         touched, filled = covered(rule, length, self.block)
-        count, indices = _listed(touched & ~filled)
-        full_count, full_indices = _listed(filled)
+        count, indices = listed(touched & ~filled)
+        full_count, full_indices = listed(filled)
         return {
             "kv_num_blocks": count,
             "kv_indices": indices,
@@ -79,13 +79,22 @@ def block_mask(
         tensor("full_kv_num_blocks"),
         tensor("full_kv_indices"),
         BLOCK_SIZE=opened.block,
-        mask_mod=_mask_mod(opened.rules, torch.from_numpy(numbers).to(device)),
+        mask_mod=mask_mod(opened.rules, torch.from_numpy(numbers).to(device)),
         seq_lengths=(opened.length, opened.length),
     )
 
 
-def _mask_mod(rules: tuple[Pattern, ...], heads: Int[Tensor, " head"]) -> MaskMod:
+def mask_mod(rules: Sequence[Pattern], heads: Int[Tensor, " head"]) -> MaskMod:
+    """Whether a pair is seen, for flex_attention.
+
+    Args:
+        rules: different ones.
+        heads: which of them each query head has.
+    """
     used = [(number, rules[number]) for number in heads.unique().tolist()]
+    if len(used) == 1:
+        alone = used[0][1]
+        return lambda batch, head, query, key: alone.mask(query, key) & (key <= query)
 
     def seen(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         mine, any_of = heads[head], key < 0
@@ -96,7 +105,7 @@ def _mask_mod(rules: tuple[Pattern, ...], heads: Int[Tensor, " head"]) -> MaskMo
     return seen
 
 
-def _listed(
+def listed(
     chosen: Bool[Tensor, "row_block key_block"],
 ) -> tuple[Int[Tensor, " row_block"], Int[Tensor, "row_block key_block"]]:
     """How many blocks each row has, and which: those first, in order."""
