@@ -261,7 +261,10 @@ def _rows(x: Tensor) -> Tensor:
 def _heads(found: Resolved) -> "tuple[Pattern | Chooser, ...]":
     from headscope.kernels.plan import Chooser
 
-    return tuple(sees if isinstance(sees, Pattern) else Chooser(*sees) for sees in found.sees)
+    return tuple(
+        sees if isinstance(sees, Pattern) else Chooser(*sees, found.selections[sees[0]].block)
+        for sees in found.sees
+    )
 
 
 def _simple(selection: Selection, case_reach: "Reach", texts: "tuple[Text, ...]") -> bool:

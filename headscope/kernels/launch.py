@@ -26,12 +26,11 @@ class Launch:
     tma: bool
 
     @classmethod
-    def of(cls, width: int, device: torch.device) -> "Launch":
-        """What was fastest for heads of a width; measured on an H100, see benchmarks/kernels.py."""
+    def of(cls, width: int, rows: int, device: torch.device) -> "Launch":
+        """What was fastest for heads of a width and programs of some rows, on an H100."""
         tma = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
-        if width > 128:
-            return cls(warps=8, stages=2, tma=tma)
-        return cls(warps=4, stages=3 if tma else 2, tma=tma)
+        stages = 3 if tma else 2
+        return cls(warps=4 * rows // 64, stages=2 if width * rows > 128 * 128 else stages, tma=tma)
 
 
 def run(
@@ -61,13 +60,15 @@ def run(
     if len(plan.programs) == 0:
         return
     width = q.shape[-1]
-    how = Launch.of(width, q.device) if launch is None else launch
+    how = Launch.of(width, plan.rows, q.device) if launch is None else launch
     block = 128 if width == 96 else width
     tma = how.tma and all(_describable(x) for x in (q, k, v))
     given: tuple[Any, ...] = (q, k, v)
     if tma:
+        rows = (plan.rows, 64, 64)
         given = tuple(
-            TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, 64, block]) for x in given
+            TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, height, block])
+            for x, height in zip(given, rows, strict=True)
         )
     table = plan.programs if chosen is None else chosen.table
     kernel: Any = prefill  # what Triton takes besides its arguments is not declared
@@ -78,7 +79,8 @@ def run(
         q.shape[1] // k.shape[1],
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *z.stride()[:3], *lse.stride()[:2],
         N_FIELDS=len(FIELDS), N_SELECTION=WORDS, WIDTH=width, BLOCK_D=block, TMA=tma,
-        SOFTCAP=softcap is not None, LISTS=plan.lists, CHOSEN=plan.chosen, COLUMNS=chosen is not None and chosen.columns, PACKED=packed,
+        SOFTCAP=softcap is not None, LISTS=plan.lists, CHOSEN=plan.chosen,
+        COLUMNS=chosen is not None and chosen.columns, PACKED=packed, ROWS=plan.rows,
         num_warps=how.warps, num_stages=how.stages,
     )  # fmt: skip
 

@@ -44,10 +44,12 @@ class Chooser:
     Attributes:
         selection: which of those that are handed to the kernel.
         head: which of its heads.
+        block: tokens of its blocks.
     """
 
     selection: int
     head: int
+    block: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,7 @@ class Plan:
         whole, partly, bits, masks: of all patterns one after the other, as in `Tiling`.
         lists: whether some program has tiles in `whole`.
         chosen: whether some program has keys that were chosen by content.
+        rows: queries of a program, 64 or 128.
     """
 
     programs: Int[Tensor, "program field"]
@@ -68,6 +71,7 @@ class Plan:
     masks: Int[Tensor, "mask 64"]
     lists: bool
     chosen: bool
+    rows: int
 
 
 Job = tuple[int, "Pattern | Chooser"]  # a head, and what it sees
@@ -109,12 +113,18 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
         id(one): _of_tiling(one, *(sizes[name][i] for name in ("whole", "partly")))
         for i, one in enumerate(tilings)
     }
+    # Twice the queries for each key that is fetched, where blocks of queries are large enough.
+    tall = bool(parts) and all(
+        isinstance(what, Chooser) and what.block % (2 * TILE) == 0 for _, _, what in parts
+    )
     rows, costs = [], []
     for head, sequence, what in parts:
         found, cost = (
-            tables[id(what)] if isinstance(what, Tiling) else _of_chooser(what, sequence, device)
+            tables[id(what)]
+            if isinstance(what, Tiling)
+            else _of_chooser(what, sequence, tall, device)
         )
-        rows.append(_of_sequence(head, sequence, found))
+        rows.append(_of_sequence(head, sequence, found, tall))
         costs.append(cost)
     none = torch.zeros(0, dtype=torch.int32, device=device)
     programs = torch.cat([none.reshape(0, len(FIELDS)), *rows])
@@ -135,6 +145,7 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
         masks=torch.cat([none.long().reshape(0, TILE), *(one.masks for one in tilings)]),
         lists=sizes["whole"][-1] > 0,
         chosen=any(isinstance(what, Chooser) for _, _, what in parts),
+        rows=2 * TILE if tall else TILE,
     )
 
 
@@ -159,16 +170,24 @@ def _of_tiling(one: Tiling, whole: int, partly: int) -> tuple[Tensor, Tensor]:
     return torch.cat((one.runs, lists.int()), 1), one.cost
 
 
-def _of_chooser(what: Chooser, sequence: Text, device: torch.device) -> tuple[Tensor, Tensor]:
-    tiles = torch.arange(sequence.span.tiles.start, sequence.span.tiles.stop, device=device)
+def _of_chooser(
+    what: Chooser, text: Text, tall: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    tiles = _tiles(text.span, tall, device)
     numbers = torch.zeros(len(tiles), 10, dtype=torch.int32, device=device)
     numbers[:, 8], numbers[:, 9] = what.selection, what.head
     # As if all of its tiles saw everything: how much it is, nobody asks the device.
-    return numbers, torch.full_like(tiles, sequence.span.tiles.stop).int()
+    return numbers, torch.full_like(tiles, text.span.tiles.stop).int()
 
 
-def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 10"]) -> Tensor:
-    span, tiles = one.span, one.span.tiles
+def _tiles(span: Span, tall: bool, device: torch.device) -> Int[Tensor, " tile"]:
+    """The first tile of queries of each program."""
+    step = 2 if tall else 1
+    return torch.arange(span.tiles.start // step * step, span.tiles.stop, step, device=device)
+
+
+def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 10"], tall: bool) -> Tensor:
+    span = one.span
     place = [
         one.batch,
         head,
@@ -181,5 +200,5 @@ def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 10"]) -> Tenso
     ]
     device = numbers.device
     placed = torch.tensor(place, dtype=torch.int32).to(device).repeat(len(numbers), 1)
-    placed[:, 2] = torch.arange(tiles.start, tiles.stop, device=device)
+    placed[:, 2] = _tiles(span, tall, device)
     return torch.cat((placed, numbers), 1)

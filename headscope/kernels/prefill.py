@@ -13,13 +13,13 @@ import triton.language as tl
 @triton.jit
 def _tile(
     x, index, batch, head, stride_b, stride_h, stride_n, stop, WIDTH: tl.constexpr,
-    BLOCK_D: tl.constexpr, TMA: tl.constexpr, EDGE: tl.constexpr,
+    BLOCK_D: tl.constexpr, TMA: tl.constexpr, EDGE: tl.constexpr, ROWS: tl.constexpr = 64,
 ):  # fmt: skip
-    """Rows index to index + 63 of one head; rows outside the tensor are 0 where EDGE says so."""
+    """ROWS rows of one head from an index on; those outside the tensor are 0 where EDGE says so."""
     if TMA:
-        rows = x.load([batch, head, index, 0]).reshape(64, BLOCK_D)
+        rows = x.load([batch, head, index, 0]).reshape(ROWS, BLOCK_D)
     else:
-        row = index + tl.arange(0, 64)
+        row = index + tl.arange(0, ROWS)
         column = tl.arange(0, BLOCK_D)
         at = x + batch.to(tl.int64) * stride_b + head.to(tl.int64) * stride_h
         at = at + row[:, None].to(tl.int64) * stride_n + column[None, :]
@@ -71,6 +71,7 @@ def prefill(
     N_FIELDS: tl.constexpr, N_SELECTION: tl.constexpr,
     WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, SOFTCAP: tl.constexpr,
     LISTS: tl.constexpr, CHOSEN: tl.constexpr, COLUMNS: tl.constexpr, PACKED: tl.constexpr,
+    ROWS: tl.constexpr,
 ):  # fmt: skip
     """
     Args:
@@ -82,19 +83,20 @@ def prefill(
         LISTS, CHOSEN: whether some head has lists of whole tiles, or keys chosen by content.
         COLUMNS: whether single keys are among these.
         PACKED: whether keys of other sequences follow those of a sequence.
+        ROWS: queries of a program; 128 where all keys are chosen, in blocks of that many queries.
     """
     mine = descriptors + tl.program_id(0).to(tl.int64) * N_FIELDS
     batch, head, tile = tl.load(mine), tl.load(mine + 1), tl.load(mine + 2)
     query_base, query_start, query_stop = tl.load(mine + 3), tl.load(mine + 4), tl.load(mine + 5)
     key_base, key_stop = tl.load(mine + 6), tl.load(mine + 7)
     kv_head = head // group
-    row = tl.arange(0, 64)
+    row, column = tl.arange(0, ROWS), tl.arange(0, 64)
     query = query_base + tile * 64 + row
     q = _tile(q_in, query_base + tile * 64, batch, head, q_b, q_h, q_n, n_queries,
-              WIDTH, BLOCK_D, TMA, True)  # fmt: skip
-    acc = tl.zeros([64, BLOCK_D], tl.float32)
-    total = tl.zeros([64], tl.float32)
-    top = tl.full([64], float("-inf"), tl.float32)
+              WIDTH, BLOCK_D, TMA, True, ROWS)  # fmt: skip
+    acc = tl.zeros([ROWS, BLOCK_D], tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
 
     run_a, n_a = tl.load(mine + 8), tl.load(mine + 9)
     run_b, n_b = tl.load(mine + 10), tl.load(mine + 11)
@@ -114,11 +116,11 @@ def prefill(
     for i in range(n_edges):
         at = key_base + 64 * tl.load(partly + edges + i)
         word = tl.load(masks + tl.load(bits + edges + i).to(tl.int64) * 64 + row)
-        seen = ((word[:, None] >> row[None, :].to(tl.int64)) & 1) != 0
+        seen = ((word[:, None] >> column[None, :].to(tl.int64)) & 1) != 0
         k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
         v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
         if PACKED:
-            v = tl.where((at + row < key_stop)[:, None], v, 0.0)
+            v = tl.where((at + column < key_stop)[:, None], v, 0.0)
         acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
     if CHOSEN:
         # No branch around these loops: values that leave one are moved, and slow every loop down.
@@ -143,15 +145,15 @@ def prefill(
         own_seen = tl.load(chosen + own, mask=here & (own < n_blocks), other=0) != 0
         column_bits = tl.load(its + 12).to(tl.pointer_type(tl.int64)) + of_head * n_tiles
         # Fewer stages than elsewhere: with as many, two programs would not fit a multiprocessor.
-        for i in tl.range(tl.where(here, tile + 1 - first, 0), num_stages=2):
+        for i in tl.range(tl.where(here, tile + ROWS // 64 - first, 0), num_stages=2):
             at = key_base + 64 * (first + i)
             word = tl.load(column_bits + first + i, mask=first + i < n_tiles, other=0)
-            seen = own_seen | (((word >> row.to(tl.int64)) & 1) != 0)
-            seen = seen[None, :] & ((first + i) * 64 + row[None, :] <= tile * 64 + row[:, None])
+            seen = own_seen | (((word >> column.to(tl.int64)) & 1) != 0)
+            seen = seen[None, :] & ((first + i) * 64 + column[None, :] <= tile * 64 + row[:, None])
             k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
             v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
             if PACKED:
-                v = tl.where((at + row < key_stop)[:, None], v, 0.0)
+                v = tl.where((at + column < key_stop)[:, None], v, 0.0)
             acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
         if COLUMNS:
             before = tl.load(its + 11).to(tl.pointer_type(tl.int32)) + of_head * (n_tiles + 1)
@@ -161,8 +163,8 @@ def prefill(
             k_head = k_raw + batch.to(tl.int64) * k_b + kv_head.to(tl.int64) * k_h + wide[None, :]
             v_head = v_raw + batch.to(tl.int64) * v_b + kv_head.to(tl.int64) * v_h + wide[None, :]
             for c in tl.range(0, n_columns, 64, num_stages=2):
-                some = c + row < n_columns
-                position = tl.load(columns + c + row, mask=some, other=0)
+                some = c + column < n_columns
+                position = tl.load(columns + c + column, mask=some, other=0)
                 block = position // size
                 listed = tl.load(chosen + block, mask=some & (block < n_blocks), other=0)
                 place = (key_base + position).to(tl.int64)[:, None]
@@ -180,12 +182,12 @@ def prefill(
         blind, float("-inf"), top * 0.6931471805599453 + tl.log(tl.where(blind, 1.0, total))
     )
     asked = (query >= query_start) & (query < query_stop)
-    column = tl.arange(0, BLOCK_D)
+    wide = tl.arange(0, BLOCK_D)
     to = z_out + batch.to(tl.int64) * z_b + head.to(tl.int64) * z_h
-    to = to + query[:, None].to(tl.int64) * z_n + column[None, :]
+    to = to + query[:, None].to(tl.int64) * z_n + wide[None, :]
     held = asked[:, None]
     if WIDTH < BLOCK_D:
-        held = held & (column < WIDTH)[None, :]
+        held = held & (wide < WIDTH)[None, :]
     tl.store(to, z.to(z_out.dtype.element_ty), mask=held)
     to = lse_out + batch.to(tl.int64) * lse_b + head.to(tl.int64) * lse_h + query
     tl.store(to, lse, mask=asked)
