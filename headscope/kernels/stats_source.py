@@ -1,6 +1,6 @@
 """What patterns are made of, and how a pass over them is cut."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,14 +35,13 @@ class Shape:
 
     @classmethod
     def of_rows(cls, q: Tensor) -> "Shape":
-        """The tiles of the pass over rows. Each tile of keys is read once for each tile of rows,
-        so that tall ones keep the cache from being what it waits for."""
-        return cls._fitting(q, rows=128, keys=64, warps=8, stages=3)
+        """The tiles of the pass over rows, the fastest of six on an H100."""
+        return cls._fitting(q, rows=64, keys=128, warps=4, stages=2)
 
     @classmethod
     def of_columns(cls, q: Tensor) -> "Shape":
-        """The tiles of the pass over columns."""
-        return cls._fitting(q, rows=64, keys=128, warps=4, stages=3)
+        """The tiles of the pass over columns, the fastest of eight on an H100."""
+        return replace(cls._fitting(q, rows=64, keys=128, warps=4, stages=2), registers=168)
 
     @classmethod
     def _fitting(cls, q: Tensor, rows: int, keys: int, warps: int, stages: int) -> "Shape":

@@ -11,6 +11,7 @@ from headscope.attention import Attention
 from headscope.blocks import wide_dtype
 from headscope.engines import Attended, dense
 from headscope.kernels import attending
+from headscope.kernels.choice import chosen
 from headscope.kernels.heads import even
 from headscope.merge import with_sink
 from headscope.patterns.base import Pattern
@@ -18,6 +19,7 @@ from headscope.patterns.full import Full
 from headscope.patterns.rules import Rule
 from headscope.patterns.selection import Selection
 from headscope.run import Part
+from headscope.sparsity.decoding import decode_step
 from headscope.sparsity.profile import SparseProfile
 
 
@@ -68,7 +70,11 @@ def attend_sparsely(
     """
     if (rows is not None and not bool(rows.any())) or all(rule == Full() for rule in rules):
         return dense(attention)
-    if attending.takes(attention, rows):
+    step = attention.n_queries == 1
+    if step and rows is None and (done := decode_step(attention, rules)):
+        return done
+    # A single row of any other rule is no work for a kernel that cuts rows into tiles.
+    if not (step and chosen() == "auto") and attending.takes(attention, rows):
         done = _on_triton(attention, rules)
         if done is not None:
             return done
