@@ -157,6 +157,7 @@ def measure_decode(
     return DecodeRow(
         mix=mix,
         layers=layers,
+        rounds=rounds,
         n=n,
         batch=batch,
         rules=counted(step.rules),

@@ -30,12 +30,8 @@ class _Look:
     dashes: str | None = None
 
 
-def bench_svg(found: Bench, title: str = "") -> str:
-    """The chart as a file of its own, on white.
-
-    Args:
-        title: what is said above it; the device and versions if left out.
-    """
+def bench_svg(found: Bench) -> str:
+    """The chart as a file of its own, on white."""
     rows = prefill_table(found).to_dict("records")
     mixes = list(dict.fromkeys(row["mix"] for row in rows))
     names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in _NOT]
@@ -44,12 +40,10 @@ def bench_svg(found: Bench, title: str = "") -> str:
         name: _Look(*_LOOKS[i % len(_LOOKS)], None if i < len(_LOOKS) else "2 2")
         for i, name in enumerate(names)
     }
-    said = title or (
-        f"Attention of a whole text: speed-up over the best dense kernel. {found.device}, "
-        f"{found.dtype}, PyTorch {found.versions.get('torch', '?')}"
-    )
+    said = "Attention of a whole text: speed-up over the best dense kernel, by length in tokens"
+    where = f"{found.device}, {found.dtype}, PyTorch {found.versions.get('torch', '?')}"
     columns = max(1, min(_ACROSS, len(mixes)))
-    top = 26 + _PITCH * ceil(len(looks) / 3) + 8
+    top = 44 + _PITCH * ceil(len(looks) / 3) + 8
     panels = []
     for i, mix in enumerate(mixes):
         x = _LEFT + (i % columns) * (_WIDE + _GAP)
@@ -60,11 +54,12 @@ def bench_svg(found: Bench, title: str = "") -> str:
     height = top + ceil(len(mixes) / columns) * (_HIGH + _HEAD + 34) + 12
     return el(
         "svg",
-        el("title", said),
+        el("title", f"{said}; {where}"),
         el("rect", x=0, y=0, width="100%", height="100%", fill=SURFACE["light"]),
         el("text", said, x=10, y=17, font_size=11.5, fill=INK["light"]),
+        el("text", where, x=10, y=33, font_size=10.5, fill=MUTED["light"]),
         *(
-            _entry(name, look, 12 + (i % 3) * 170.0, 34 + _PITCH * (i // 3))
+            _entry(name, look, 12 + (i % 3) * 170.0, 52 + _PITCH * (i // 3))
             for i, (name, look) in enumerate(looks.items())
         ),
         *panels,

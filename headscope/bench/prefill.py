@@ -84,6 +84,7 @@ def measure_prefill(
     return PrefillRow(
         mix=mix,
         layers=layers,
+        rounds=rounds,
         n=case.n,
         rules=counted(case.rules),
         dense=dense,

@@ -47,6 +47,7 @@ class PrefillRow(_Part):
     Attributes:
         mix: which profile it belongs to.
         layers: how many of its layers have these rules.
+        rounds: that medians are of.
         rules: with how many query heads have each.
         dense: the best dense kernel, which speed-ups are over.
         asked: the dispatch that was asked for.
@@ -64,6 +65,7 @@ class PrefillRow(_Part):
     part: Literal["prefill"] = "prefill"
     mix: str
     layers: int = Field(ge=1)
+    rounds: int = Field(ge=1)
     n: int = Field(ge=1)
     rules: dict[str, int]
     dense: str
@@ -90,7 +92,7 @@ class DecodeRow(_Part):
     """One token after n of each of `batch` sequences through one kind of layer.
 
     Attributes:
-        mix, layers, rules, dense, others, left_out: as of `PrefillRow`.
+        mix, layers, rounds, rules, dense, others, left_out: as of `PrefillRow`.
         bytes_read: of keys and values that this step must read.
         bytes_dense: that it would read without rules.
         copy_gbs: gigabytes a second, read and written, of a copy from the device to itself.
@@ -100,6 +102,7 @@ class DecodeRow(_Part):
     part: Literal["decode"] = "decode"
     mix: str
     layers: int = Field(ge=1)
+    rounds: int = Field(ge=1)
     n: int = Field(ge=1)
     batch: int = Field(ge=1)
     rules: dict[str, int]
@@ -158,7 +161,6 @@ class Bench(Kept):
     dtype: str
     date: str
     command: str
-    rounds: int
     versions: dict[str, str]
     prefill: list[PrefillRow] = Field(default_factory=list)
     decode: list[DecodeRow] = Field(default_factory=list)

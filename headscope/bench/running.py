@@ -58,7 +58,7 @@ def bench(
     Raises:
         HeadscopeError: the kernels do not take the profile's heads, or memory does not suffice.
     """
-    found = empty(profile, meter, name, rounds, dtype, command)
+    found = empty(profile, meter, name, dtype, command)
     parts: dict[str, Iterator[Row]] = {}
     kinds = len(layers_of(profile))
     if part != "decode":
@@ -80,7 +80,6 @@ def empty(
     profile: SparseProfile,
     meter: Meter,
     name: str,
-    rounds: int,
     dtype: torch.dtype,
     command: str,
 ) -> Bench:
@@ -92,7 +91,6 @@ def empty(
         dtype=str(dtype).removeprefix("torch."),
         date=date.today().isoformat(),
         command=command,
-        rounds=rounds,
         versions=bench_versions(),
     )
 

@@ -61,14 +61,19 @@ def decode_table(found: Bench) -> pd.DataFrame:
 
 
 def sentences(found: Bench) -> list[str]:
-    """What was left out and why, each reason once; and what is known of quality."""
+    """What was left out, and what is known of quality."""
+    return [*left_out(found), *_quality(found.quality)]
+
+
+def left_out(found: Bench) -> list[str]:
+    """What was left out and why, each reason once."""
     left = {
         f"Left out of {row.part}: {name} ({reason})."
         for row in (*found.prefill, *found.decode)
         for name, reason in row.left_out.items()
     }
     left |= {f"Left out of {row.part}: {row.mix} ({row.reason})." for row in found.skipped}
-    return [*sorted(left), *_quality(found.quality)]
+    return sorted(left)
 
 
 def _together(rows: list[PrefillRow]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def bench(
     if as_json:
         print_json(found.to_dict() | {"saved": str(saved)})
         return
-    _show(found)
+    _show(found, rounds)
     terminal.say(f"Saved to {saved}.")
 
 
@@ -147,12 +147,12 @@ def _quality(
     return found
 
 
-def _show(found: "Bench") -> None:
+def _show(found: "Bench", rounds: int) -> None:
     """Tables of what was measured, and what was left out with the reason."""
     from headscope import terminal
     from headscope.bench.tables import decode_table, parts_table, prefill_table, sentences
 
-    where = f"{found.profile} on {found.device}, {found.dtype}, medians of {found.rounds} rounds"
+    where = f"{found.profile} on {found.device}, {found.dtype}, medians of {rounds} rounds"
     if found.prefill:
         terminal.show_frame(
             prefill_table(found), f"Prefill: {where}; speed-ups over the best dense kernel"

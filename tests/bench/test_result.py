@@ -22,7 +22,7 @@ def timed(speedup: float) -> Timed:
 
 def row(mix: str, n: int, ours: float, layers: int = 1, asked: str = "auto", **others: float):
     return PrefillRow(
-        mix=mix, layers=layers, n=n, rules={"full": 4}, dense="cudnn", asked=asked,
+        mix=mix, layers=layers, rounds=3, n=n, rules={"full": 4}, dense="cudnn", asked=asked,
         dispatch="hybrid", dense_part="cudnn", programs=1, limit=4.0, limit_64=5.0,
         ours=timed(ours), plan_seconds=0.1,
         others={"cudnn": timed(1.0)} | {name: timed(x) for name, x in others.items()},
@@ -33,7 +33,7 @@ def row(mix: str, n: int, ours: float, layers: int = 1, asked: str = "auto", **o
 def made(*rows: PrefillRow) -> Bench:
     return Bench(
         profile="p & q", device="a GPU", dtype="bfloat16", date="2026-01-02", command="bench",
-        rounds=3, versions={"torch": "2.11"}, prefill=list(rows),
+        versions={"torch": "2.11"}, prefill=list(rows),
         quality={"notes": {"planned": "kv=0.5"}, "model": "m", "texts": 6,
                  "perplexity": [{"n": 8, "without": 9.0, "ratio": 1.01, "low": 1.0, "high": 1.02}]},
     )  # fmt: skip
@@ -52,8 +52,8 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     again = Bench.load(path)
     assert again == FOUND
     assert json.loads(path.read_text()) == FOUND.to_dict()
-    path.write_text(path.read_text().replace('"rounds": 3', '"rounds": "x"'))
-    with pytest.raises(HeadscopeError, match=r"damaged or no bench \(rounds"):
+    path.write_text(path.read_text().replace('"device": "a GPU"', '"device": 3'))
+    with pytest.raises(HeadscopeError, match=r"damaged or no bench \(device"):
         Bench.load(path)
 
 
