@@ -49,14 +49,14 @@ class DecodePlan:
         reads: for each KV head the (sink, window) of its ring, those of what has to be read, and
             whether some of that is hidden from one of its query heads.
         sees: (sink, window) of each query head.
-        most: keys of a sequence that have to be read when every store is full, of all KV heads.
+        most: keys of each KV head that have to be read when its store is full.
     """
 
     stores: tuple[KeyStore, ...]
     places: Int[Tensor, "kv_head 7"]
     reads: Int[Tensor, "kv_head 5"]
     sees: Int[Tensor, "head 2"]
-    most: int
+    most: tuple[int, ...]
 
     @classmethod
     def of(cls, stores: Sequence[KeyStore], sees: Sequence[See]) -> "DecodePlan":
@@ -74,18 +74,18 @@ class DecodePlan:
         places: dict[int, list[int]] = {}
         rings: dict[int, See | None] = {}
         for store in stores:
+            held = [
+                (x.data_ptr(), x.stride(1) * x.element_size(), x.stride(0), x.stride(2))
+                for x in (store.k, store.v)
+            ]
             for i, kv in enumerate(store.kv_heads):
-                k, v = store.k[:, i], store.v[:, i]
-                places[kv] = [
-                    *(k.data_ptr(), k.stride(0), k.stride(1)),
-                    *(v.data_ptr(), v.stride(0), v.stride(1)),
-                    k.shape[1],
-                ]
+                mine = (n for at, step, *rest in held for n in (at + i * step, *rest))
+                places[kv] = [*mine, store.k.shape[2]]
                 rings[kv] = store.ring
         n_kv, device = len(places), stores[0].k.device
         table = torch.tensor([places[kv] for kv in range(n_kv)], dtype=torch.int64)
         reads, heads, needs = _rules(tuple(rings[kv] for kv in range(n_kv)), tuple(sees), device)
-        most = sum(min(places[kv][-1], needs[kv]) for kv in range(n_kv))
+        most = tuple(min(places[kv][-1], needs[kv]) for kv in range(n_kv))
         return cls(tuple(stores), table.to(device, non_blocking=True), reads, heads, most)
 
     @property
@@ -122,11 +122,10 @@ def why_not_stores(stores: Sequence[KeyStore], n_heads: int, q: Tensor | None = 
     """
     if not stores:
         return "there are no keys"
-    queries = () if q is None else (q,)
-    if reason := why_not_these(*queries, *(x for one in stores for x in (one.k, one.v))):
+    if reason := why_not_these(*(x for one in stores for x in (one.k, one.v))):
         return reason
-    if q is not None and q.stride(-1) != 1:
-        return "the numbers of a query do not lie side by side"
+    if q is not None and (reason := why_not_query(q, stores[0])):
+        return reason
     named = sorted(kv for store in stores for kv in store.kv_heads)
     if named != list(range(len(named))) or n_heads % len(named):
         return f"{n_heads} query heads cannot read the KV heads {named}"
@@ -146,3 +145,10 @@ def why_not_stores(stores: Sequence[KeyStore], n_heads: int, q: Tensor | None = 
             if not 0 <= x.stride(2) < _STEP:
                 return "keys lie too far apart"
     return None
+
+
+def why_not_query(q: Tensor, store: KeyStore) -> str | None:
+    """The same of queries alone, where stores were looked at before."""
+    if reason := why_not_these(q, store.k):
+        return reason
+    return None if q.stride(-1) == 1 else "the numbers of a query do not lie side by side"

@@ -56,9 +56,14 @@ def check(case: Case, softcap: float | None = None) -> None:
         ([20_011], [None, None], [FULL, (3, 50)], 96),
         ([20_011], [None], [FULL, STREAM] * 4, 256),
         ([6_007] * 3, [None], [FULL] * 20, 64),
+        ([900, 3], [None], [FULL, (2, 70)] * 20, 128),
+        ([900], [None], [FULL] * 64, 256),
         ([64] * 40, [None] * 8, [FULL] * 32, 128),
+        ([2_000, 9_001, 2], [None, STREAM] * 4, [FULL] * 16 + [STREAM] * 16, 128),
+        ([9_001, 60, 37, 3], [(8, 50), None], [(8, 50), (4, 9), FULL, (9, 60)], 64),
     ],
-    ids=["full", "mixed", "streams in a flat store", "mha", "wide", "mqa", "many sequences"],
+    ids=["full", "mixed", "streams in a flat store", "mha", "wide", "mqa", "many rows",
+         "many wide rows", "many sequences", "rings of any fill", "odd rings"],
 )  # fmt: skip
 def test_it_equals_a_dense_mask(
     seen: list[int], needs: list[Any], sees: list[Any], d: int, dtype: torch.dtype,
