@@ -1,12 +1,13 @@
 """All rows of a bench of one profile."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import JsonValue
 
 from headscope.bench.baselines import Baseline
 from headscope.bench.baselines.sdpa import _Sdpa
@@ -39,6 +40,8 @@ def bench(
     rounds: int = 11,
     dtype: torch.dtype = torch.bfloat16,
     command: str = "",
+    quality: Mapping[str, JsonValue] | None = None,
+    keep: Callable[[Bench], object] | None = None,
     progress: Progress | None = None,
 ) -> Bench:
     """Time the attention of a profile's layers.
@@ -53,12 +56,16 @@ def bench(
         name: of the mix in results.
         batches: sequences that decode at once; prefill has one.
         rounds: in each of which every contender is timed once.
+        command: what was typed, for the result.
+        quality: what is known of what the profile loses, for the result.
+        keep: called after every row with what there is by then.
         progress: called with (part, rows done, rows in all).
 
     Raises:
         HeadscopeError: the kernels do not take the profile's heads, or memory does not suffice.
     """
     found = empty(profile, meter, name, dtype, command)
+    found.quality = dict(quality or {})
     parts: dict[str, Iterator[Row]] = {}
     kinds = len(layers_of(profile))
     if part != "decode":
@@ -71,6 +78,8 @@ def bench(
         total = kinds * len(lengths) * (1 if which == "prefill" else len(batches))
         for done, row in enumerate(rows, 1):
             found.add(row)
+            if keep is not None:
+                keep(found)
             if progress is not None:
                 progress(which, done, total)
     return found

@@ -70,7 +70,9 @@ def bench(
         raise HeadscopeError(f"--out takes a folder, and {folder} is a file.")
     wanted = getattr(torch, dtype)
     _check_device(given, wanted)
+    saved = folder / "bench.json"
     with terminal.bars(quiet) as bars:
+        known = _quality(given, profile, quality, tokens, bars.family)
         found = run(
             given,
             tokens,
@@ -82,10 +84,10 @@ def bench(
             rounds=rounds,
             dtype=wanted,
             command=typed(),
+            quality=known,
+            keep=lambda rows: rows.save(saved),
             progress=bars.family,
         )
-        found.quality |= _quality(given, profile, quality, tokens, bars.family)
-    saved = found.save(folder / "bench.json")
     if found.prefill:
         storage.write(folder / "bench.svg", bench_svg(found).encode())
     if as_json:
