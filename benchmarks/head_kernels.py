@@ -1,6 +1,6 @@
 """headscope's kernels beside dense and stock sparse attention, on one GPU.
 
-    python benchmarks/kernels.py --out runs/kernels.json
+    python benchmarks/head_kernels.py --out runs/kernels.json
 
 32 query heads on 8 KV heads, 128 wide, bfloat16; prefill of one text, decode of one and of eight,
 at 8 192, 32 768 and 131 072 tokens. Inputs are made up (headscope/bench/inputs.py says how). Every
