@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from waiting import never_waiting
 
 from headscope.errors import HeadscopeError
 
@@ -115,9 +116,6 @@ def test_long_lists_on_a_gpu_and_no_waiting_for_it() -> None:
     blocks, columns = some((1, 4, 128, 1100), 0.3, 0), some((2, 3, 70_001), 0.01, 1)
     check_blocks(blocks, 64, 980)
     check_columns(columns, 3)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         block_lists(blocks, 64, 980)
         column_lists(columns, 3)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
