@@ -20,9 +20,9 @@ from headscope.patterns.full import Full
 
 Dispatch = Literal["auto", "hybrid", "single"]
 
-# Where the two were measured on an H100 (benchmarks/results), a launch of its own paid for heads
-# that see everything from this many tokens on; where they do not stand in whole KV groups, so that
-# their keys are copied, from the second on.
+# A launch of their own paid for heads that see everything at 8 192 tokens on an H100, by 14 % at
+# least; where they do not stand at even distances, so that they are copied, it cost 11 to 14 %
+# there and saved 6 to 14 % at 32 768 (benchmarks/results/kernels_prefill.txt).
 _APART, _APART_UNEVEN = 2048, 16384
 
 
@@ -168,8 +168,10 @@ def _apart(case: Case, whole: Sequence[int]) -> bool:
     """Whether a dense kernel for the whole heads was faster than a place in our launch."""
     if case.dispatch == "hybrid" or len(whole) == len(case.heads):
         return True
-    parts = even(whole, len(case.heads) // case.shape[2])
-    plain = len(parts) == 1 and isinstance(_index(tuple(parts[0]), case.device), slice)
+    group = len(case.heads) // case.shape[2]
+    parts = [tuple(part) for part in even(whole, group)]
+    cut = [heads for part in parts for heads in (part, _read_by(part, group))]
+    plain = len(parts) == 1 and all(isinstance(_index(x, case.device), slice) for x in cut)
     return case.shape[3] >= (_APART if plain else _APART_UNEVEN)
 
 
