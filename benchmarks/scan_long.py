@@ -27,7 +27,8 @@ def opened(layers: int, tokens: int, small: bool) -> headscope.HeadModel:
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=7 * width // 2,
         num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
-        max_position_embeddings=tokens + 1024, rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+        max_position_embeddings=tokens + 1024,  # the answer stands behind the prompt
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     torch.manual_seed(0)
