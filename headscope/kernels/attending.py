@@ -69,7 +69,7 @@ def _why_not(attention: "Attention", rows: Tensor | None) -> str | None:
     if attention.mask is not None or attention.key_positions.ndim == 3:
         return "the mask is written out, or heads hold different keys"
     if attention.needs_grad:
-        return "a gradient is asked for"
+        return "a gradient is asked for (torch.no_grad() avoids it)"
     if attention.scale <= 0:
         return "logits are scaled by a number that is not above 0"
     return why_not_these(attention.q, attention.k, attention.v)
