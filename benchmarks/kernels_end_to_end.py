@@ -149,10 +149,14 @@ def main() -> None:
         return call
 
     show("prompt", rounds({way: prefill(way) for way in WAYS}, asked.rounds))
-    one = rounds({way: generate(way, 1) for way in WAYS}, asked.rounds)
-    many = rounds({way: generate(way, 1 + asked.steps) for way in WAYS}, asked.rounds)
+    both = rounds(
+        {f"{way} {n}": generate(way, n) for n in (1, 1 + asked.steps) for way in WAYS},
+        asked.rounds,
+    )
     steps = {
-        way: [b - a for a, b in zip(sorted(one[way]), sorted(many[way]), strict=True)]
+        way: [
+            b - a for a, b in zip(both[f"{way} 1"], both[f"{way} {1 + asked.steps}"], strict=True)
+        ]
         for way in WAYS
     }
     show("step, after the prompt", steps, asked.steps)

@@ -43,7 +43,8 @@ def some_heads(attention: "Attention", heads: Any) -> "Attention":
 @lru_cache(maxsize=256)
 def _on(heads: tuple[int, ...], device: torch.device) -> Int[Tensor, " some"]:
     """Indices on a device, kept: a copy to a GPU waits for all that it has to do."""
-    return torch.tensor(heads, device=device)
+    with torch.inference_mode(False):  # what is kept must serve gradients too
+        return torch.tensor(heads, device=device)
 
 
 def batch_row(attention: "Attention", row: int) -> "Attention":

@@ -14,7 +14,8 @@ from headscope.attention import Attention
 from headscope.blocks import Slots
 from headscope.errors import HeadscopeError
 from headscope.kernels import attending
-from headscope.kernels.choice import Impl, using
+from headscope.kernels.choice import Impl, runs, using
+from headscope.kernels.resolving import check
 from headscope.patterns.base import Pattern
 from headscope.patterns.selection import Selection
 
@@ -71,11 +72,16 @@ def sparse_attention(
         HeadscopeError: shapes do not fit, or Triton was asked for and cannot run.
     """
     _check(q, k, v, rules)
+    _check_numbers(softcap, window, dispatch)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     with using(impl):
         if lengths is not None:
             return _packed(q, k, v, rules, scale, softcap, window, lengths, dispatch)
-        return _attended(_attention(q, k, v, scale, softcap, window), rules, dispatch)
+        attention = _attention(q, k, v, scale, softcap, window)
+        for rule in rules:
+            if isinstance(rule, Selection):
+                check(rule, attention, attention.n_heads)
+        return _attended(attention, rules, dispatch)
 
 
 def _attention(
@@ -104,6 +110,7 @@ def _attended(
         if found is not None:
             (z, lse), ran, _ = found
             return Output(z, lse, ran)
+        runs(attending.GAPS, attending.WHAT)
     from headscope.sparsity.engine import attend_by_reference
 
     done = attend_by_reference(attention, rules)
@@ -122,8 +129,8 @@ def _packed(
     dispatch: "Dispatch",
 ) -> Output:
     """Texts one after the other: of each its own attention, in one launch where Triton runs."""
-    tokens = sum(lengths)
-    if len(q) != 1 or q.shape[2] != tokens or k.shape[2] != tokens or min(lengths) < 1:
+    tokens, least = sum(lengths), min(lengths, default=0)
+    if len(q) != 1 or q.shape[2] != tokens or k.shape[2] != tokens or least < 1:
         raise HeadscopeError(
             f"Texts of {list(lengths)} tokens stand in one row of {tokens}, each of a token at "
             f"least; q is {tuple(q.shape)} and k {tuple(k.shape)}."
@@ -154,7 +161,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rules: Sequence["Rule | Selection"])
     shapes = f"q is {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}"
     if any(x.ndim != 4 for x in (q, k, v)) or k.shape[:3] != v.shape[:3]:
         raise HeadscopeError(f"q, k and v are [batch, head, token, d]; {shapes}.")
-    if len(q) != len(k) or q.shape[1] % max(k.shape[1], 1) or q.shape[3] != k.shape[3]:
+    if 0 in (q.shape[1], k.shape[1]):
+        raise HeadscopeError(f"There is a query head and a KV head at least; {shapes}.")
+    if len(q) != len(k) or q.shape[1] % k.shape[1] or q.shape[3] != k.shape[3]:
         raise HeadscopeError(
             f"q and k share the batch and the width of a head, and KV heads divide the query "
             f"heads; {shapes}."
@@ -163,3 +172,14 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rules: Sequence["Rule | Selection"])
         raise HeadscopeError(f"Queries are the last ones of the keys, and no more; {shapes}.")
     if len(rules) != q.shape[1]:
         raise HeadscopeError(f"Give each of {q.shape[1]} query heads a rule, not {len(rules)}.")
+
+
+def _check_numbers(softcap: float | None, window: int | None, dispatch: str) -> None:
+    if softcap is not None and not softcap > 0:
+        raise HeadscopeError(f"A soft-cap is above 0, or None for none, and not {softcap!r}.")
+    if window is not None and window < 1:
+        raise HeadscopeError(
+            f"A layer's window has a token at least, the query's own, not {window}."
+        )
+    if dispatch not in ("auto", "hybrid", "single"):
+        raise HeadscopeError(f"dispatch is auto, hybrid or single, not {dispatch!r}.")

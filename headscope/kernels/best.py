@@ -12,6 +12,8 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headscope.kernels.choice import on_its_device
+
 _PER_WARP = 1024  # numbers of a row
 _HELD = 8192  # numbers of a row that stay in the registers of a program
 _COUNTED = tl.constexpr(False)  # rather than weighed
@@ -139,6 +141,7 @@ def _long(
         earlier += tl.sum((order == bound).to(tl.int32), 0)
 
 
+@on_its_device
 def best(
     scores: Float[Tensor, "*rows n"], count: int | Int[Tensor, "*rows"]
 ) -> Bool[Tensor, "*rows n"]:
@@ -152,6 +155,7 @@ def best(
     return _chosen(scores, float(count))
 
 
+@on_its_device
 def fewest(weights: Float[Tensor, "*rows n"], share: float) -> Bool[Tensor, "*rows n"]:
     """What `headscope.patterns.selectors.choosing.fewest` chooses, for rows of float32.
 
@@ -162,6 +166,7 @@ def fewest(weights: Float[Tensor, "*rows n"], share: float) -> Bool[Tensor, "*ro
     return _chosen(weights, share, weighed=True)
 
 
+@on_its_device
 def best_before(
     scores: Float[Tensor, "batch head row column"],
     count: int,

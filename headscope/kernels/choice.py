@@ -2,12 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import cache, lru_cache, wraps
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from headscope.errors import HeadscopeError
 
 Impl = Literal["auto", "reference", "triton"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 DTYPES = (torch.bfloat16, torch.float16)
 WIDTHS = (64, 96, 128, 256)
 _LEAST = (8, 0)  # compute capability: bfloat16 and asynchronous copies begin with it
@@ -80,20 +82,52 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@lru_cache(maxsize=64)
 def why_no_triton(device: torch.device) -> str | None:
     """What keeps Triton from running on a device; None if nothing does."""
-    if find_spec("triton") is None:
+    if not _installed():
         return "the package triton is not installed"
     if interpreted():
         return None
     if device.type != "cuda":
         return "there is no GPU here" if not torch.cuda.is_available() else "it is on the CPU"
+    return _too_old(device)
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None
+
+
+@lru_cache(maxsize=64)
+def _too_old(device: torch.device) -> str | None:
     found = torch.cuda.get_device_capability(device)
     if found < _LEAST:
         name = torch.cuda.get_device_name(device)
         return f"{name} has compute capability {found[0]}.{found[1]}, and 8.0 is needed"
     return None
+
+
+def describable(x: Tensor) -> bool:
+    """Whether a tensor descriptor can stand for it: rows that begin at multiples of 16 bytes, none
+    of them twice."""
+    size = x.element_size()
+    return x.data_ptr() % 16 == 0 and all(step and step * size % 16 == 0 for step in x.stride()[:3])
+
+
+def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that launches kernels do so on the device of its first argument, a tensor or
+    something with a tensor `q`: Triton takes the current device, whatever it is given."""
+
+    @wraps(function)
+    def there(*args: P.args, **kwargs: P.kwargs) -> R:
+        first: Any = args[0]
+        x: Tensor = first if isinstance(first, Tensor) else first.q
+        if not x.is_cuda:
+            return function(*args, **kwargs)
+        with torch.cuda.device(x.device):
+            return function(*args, **kwargs)
+
+    return there
 
 
 def why_not_these(*tensors: Tensor) -> str | None:

@@ -33,9 +33,11 @@ class Chosen:
 
 
 def takes(selection: Selection) -> bool:
-    """Whether the kernel reads a selection as it is: whole tiles, and columns that are the same for
-    every row."""
-    return selection.ranges is None and selection.blocks is not None and selection.block % TILE == 0
+    """Whether the kernel reads a selection as it is: whole tiles, which 16 bits count, and columns
+    that are the same for every row."""
+    if selection.ranges is not None or selection.blocks is None or selection.block % TILE:
+        return False
+    return selection.blocks.shape[3] * (selection.block // TILE) < 2**15
 
 
 def table_of(selections: Sequence[Selection], shift: int, device: torch.device) -> Chosen:
@@ -49,7 +51,7 @@ def table_of(selections: Sequence[Selection], shift: int, device: torch.device) 
     for selection in selections:
         assert selection.blocks is not None
         blocks = selection.blocks.contiguous()
-        lists = block_lists(blocks, selection.block, selection.first_block)
+        lists = block_lists(blocks, selection.block, selection.first_block, selection.most)
         of = [blocks, lists.tiles, lists.counts]
         heads, n_rows, n_blocks = blocks.shape[1:]
         places = [0, 0, 0]

@@ -8,6 +8,8 @@ import triton.language as tl
 from jaxtyping import Bool
 from torch import Tensor
 
+from headscope.kernels.choice import on_its_device
+
 _CHUNK = 1024
 
 
@@ -22,6 +24,7 @@ def _lay(back, out, n, first, CHUNK: tl.constexpr):
         tl.store(mine + j, tl.load(back + of_head * n + apart, mask=inside, other=0), mask=j < n)
 
 
+@on_its_device
 def at_distances(
     back: Bool[Tensor, "batch head distance"], rows: int, first: int
 ) -> Bool[Tensor, "batch head row column"]:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
+from headscope.kernels.choice import on_its_device
 from headscope.kernels.decode_plan import DecodePlan, why_not_query
 
 _LOG2E = 1.4426950408889634
@@ -64,6 +65,7 @@ class Tuning:
         return self.per_sm * torch.cuda.get_device_properties(device).multi_processor_count
 
 
+@on_its_device
 def decode(
     q: Float[Tensor, "batch head 1 d"],
     plan: DecodePlan,

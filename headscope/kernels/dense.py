@@ -17,8 +17,8 @@ def fastest(
 ) -> Dense:
     """cuDNN's kernel where it takes these tensors on a Hopper GPU or a later one, else flash.
 
-    On an H100 and an H200 cuDNN was 1.6 to 1.8 times as fast as PyTorch's flash kernel from 8 192
-    to 131 072 tokens (benchmarks/results).
+    On an H100 cuDNN was 1.9 times as fast as PyTorch's flash kernel at 8 192 and 32 768 tokens
+    (benchmarks/results/kernels_prefill.txt).
     """
     if torch.cuda.get_device_capability(q.device) >= (9, 0):
         asked = SDPAParams(q, k, v, None, 0.0, True, q.shape[1] != k.shape[1])

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from headscope.kernels.choice import on_its_device
+
 _KEYS = 2048  # that a program of the first pass goes through
 _TILES = 8  # of the second
 
@@ -103,6 +105,7 @@ def _sums_of_lines(
         tl.store(far + out, tl.sum(tl.where(behind, p, 0.0), 0))
 
 
+@on_its_device
 def late_lines(
     q: Float[Tensor, "batch head row d"],
     k: Float[Tensor, "batch kv_head key d"],

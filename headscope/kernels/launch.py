@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.kernels.choice import describable
 from headscope.kernels.chosen import WORDS, Chosen
 from headscope.kernels.plan import FIELDS, Plan
 
@@ -62,7 +63,7 @@ def run(
     width = q.shape[-1]
     how = Launch.of(width, plan.rows, q.device) if launch is None else launch
     block = 128 if width == 96 else width
-    tma = how.tma and all(_describable(x) for x in (q, k, v))
+    tma = how.tma and all(describable(x) for x in (q, k, v))
     given: tuple[Any, ...] = (q, k, v)
     if tma:
         rows = (plan.rows, 64, 64)
@@ -83,9 +84,3 @@ def run(
         COLUMNS=chosen is not None and chosen.columns, PACKED=packed, ROWS=plan.rows,
         num_warps=how.warps, num_stages=how.stages,
     )  # fmt: skip
-
-
-def _describable(x: Tensor) -> bool:
-    """Whether a tensor descriptor can stand for it: rows that begin at multiples of 16 bytes."""
-    size = x.element_size()
-    return x.data_ptr() % 16 == 0 and all(step * size % 16 == 0 for step in x.stride()[:3])

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
+from headscope.kernels.choice import on_its_device
 
 TILE = 64
 _CHUNK = 1024  # flags that a program packs at a time
@@ -120,6 +121,7 @@ class ColumnLists:
     bits: Int[Tensor, "batch head tile"]
 
 
+@on_its_device
 def block_lists(
     blocks: Bool[Tensor, "batch head query_block key_block"],
     block: int,
@@ -156,6 +158,7 @@ def block_lists(
     return BlockLists(tiles, counts)
 
 
+@on_its_device
 def column_lists(columns: Bool[Tensor, "batch head key"], first: int = 0) -> ColumnLists:
     """Pack the positions of chosen keys.
 

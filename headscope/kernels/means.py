@@ -8,6 +8,8 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.kernels.choice import on_its_device
+
 _CHUNK = 64  # tokens that a program reads at a time
 
 
@@ -37,6 +39,7 @@ def _average(
     tl.store(out + at, total / count, mask=wide < WIDTH)
 
 
+@on_its_device
 def block_means(
     x: Float[Tensor, "batch head token d"], block: int, first: int, rows: int, offset: int
 ) -> Float[Tensor, "batch head row d"]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.kernels import dense, launch
+from headscope.kernels.choice import on_its_device
 from headscope.kernels.chosen import Chosen
 from headscope.kernels.heads import even
 from headscope.kernels.plan import Chooser, Plan, Text, plan
@@ -20,10 +21,10 @@ from headscope.patterns.full import Full
 
 Dispatch = Literal["auto", "hybrid", "single"]
 
-# A launch of their own paid for heads that see everything at 8 192 tokens on an H100, by 14 % at
-# least; where they do not stand at even distances, so that they are copied, it cost 11 to 14 %
-# there and saved 6 to 14 % at 32 768 (benchmarks/results/kernels_prefill.txt).
-_APART, _APART_UNEVEN = 2048, 16384
+# From how many tokens on heads that see everything get a launch of their own: the least that was
+# measured on an H100 and where it paid (benchmarks/results/kernels_prefill.txt), 8 192 where they
+# stand at even distances and 32 768 where they do not, so that they are copied.
+_APART, _APART_UNEVEN = 8192, 32768
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,12 @@ def prepare(case: Case) -> Prepared:
     )
 
 
+@on_its_device
 def attend(
-    ready: Prepared,
     q: Float[Tensor, "batch head query d"],
     k: Float[Tensor, "batch kv_head key d"],
     v: Float[Tensor, "batch kv_head key d"],
+    ready: Prepared,
     scale: float,
     softcap: float | None = None,
     chosen: Chosen | None = None,

@@ -86,16 +86,15 @@ def lse(attention: "Attention") -> Float[Tensor, "batch head query"]:
 
 
 def _of(attention: "Attention") -> dict[str, Tensor]:
-    """What is kept of an attention, as long as its q and k are what they were."""
-    versions = _versions(attention)
+    """What is kept of an attention, as long as what it is made of is what it was."""
+    made_of = (attention.q, attention.k, attention.sink_logits)
+    held = [x for x in made_of if x is not None]
+    if any(x.is_inference() for x in held):  # nobody counts how often these are written over
+        return {}
+    versions = [x._version for x in held]
     if attention not in _kept or _kept[attention][0] != versions:
         _kept[attention] = (versions, {})
     return _kept[attention][1]
-
-
-def _versions(attention: "Attention") -> list[int]:
-    """What changes where q or k is written over; unknown in inference mode, where few do."""
-    return [0 if x.is_inference() else x._version for x in (attention.q, attention.k)]
 
 
 def row_stats(

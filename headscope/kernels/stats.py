@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from headscope.kernels.choice import on_its_device
 from headscope.kernels.stats_sets import MOST_SETS, SetTable, TileList
 from headscope.kernels.stats_source import Shape, Source, in_powers
 
@@ -30,6 +31,7 @@ class RowAnswers:
     masses: Float[Tensor, "set batch head query"] | None = None
 
 
+@on_its_device
 def row_answers(
     source: Source,
     stats: bool = False,
@@ -121,6 +123,7 @@ class ColumnAnswers:
     squares: Float[Tensor, "batch head band column"] | None  # of `shape.rows` × `shape.keys` pairs
 
 
+@on_its_device
 def column_answers(
     source: Source,
     lse: Float[Tensor, "batch head query"],
@@ -157,6 +160,7 @@ def column_answers(
     return ColumnAnswers(total, pooled)
 
 
+@on_its_device
 def mass_on_set(
     source: Source,
     lse: Float[Tensor, "batch head query"],
@@ -168,6 +172,7 @@ def mass_on_set(
     return _mass(source, lse, TileList.of(keys, cut.keys), (0, 0, 0), cut)
 
 
+@on_its_device
 def mass_on_stream(
     source: Source,
     lse: Float[Tensor, "batch head query"],

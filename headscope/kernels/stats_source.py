@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.kernels.choice import describable
+
 LOG2E = 1.4426950408889634
 
 
@@ -101,7 +103,7 @@ class Source:
             "N": shape.keys,
             "WIDTH": width,
             "BLOCK_D": 128 if width == 96 else width,
-            "TMA": shape.tma and all(_describable(x) for x in (self.q, self.k)),
+            "TMA": shape.tma and all(describable(x) for x in (self.q, self.k)),
             "SPREAD": shape.spread,
             "SOFTCAP": self.softcap is not None,
             "WINDOW": self.window is not None,
@@ -125,9 +127,3 @@ class Source:
 def in_powers(lse: Tensor) -> Float[Tensor, "batch head query"]:
     """Each row's log-sum-exp in powers of two, inf where no key is seen: all weights are 0 then."""
     return (lse.float() * LOG2E).masked_fill(lse == -torch.inf, torch.inf).contiguous()
-
-
-def _describable(x: Tensor) -> bool:
-    """Whether a tensor descriptor can stand for it: rows that begin at multiples of 16 bytes."""
-    size = x.element_size()
-    return x.data_ptr() % 16 == 0 and all(step and step * size % 16 == 0 for step in x.stride()[:3])

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def texts_of(attention: "Attention") -> "tuple[Text, ...] | None":
-    """One text for each row of a batch, padding left out; None where a row has holes.
+    """One text for each row of a batch, padding left out; None where a row has holes, or queries
+    without a key of their own.
 
     Nothing is asked of the device where slots are positions; where a batch is padded, or slots are
     not known, once.
@@ -24,8 +25,8 @@ def texts_of(attention: "Attention") -> "tuple[Text, ...] | None":
         return None
     slots = attention.slots
     if slots is not None and not slots.padded:
-        span = Span(slots.first_query, queries, slots.first_key, keys)
-        return tuple(Text(row, 0, 0, span) for row in range(batch))
+        span = _span(slots.first_query, queries, slots.first_key, keys)
+        return None if span is None else tuple(Text(row, 0, 0, span) for row in range(batch))
     runs = torch.stack([_run(x) for x in (attention.query_positions, attention.key_positions)], 1)
     found = []
     for row, (query, key) in enumerate(runs.tolist()):
@@ -33,8 +34,20 @@ def texts_of(attention: "Attention") -> "tuple[Text, ...] | None":
         if not (q_even and k_even):
             return None
         if q_count and k_count:
-            found.append(Text(row, q_start, k_start, Span(q_first, q_count, k_first, k_count)))
+            span = _span(q_first, q_count, k_first, k_count)
+            if span is None:
+                return None
+            found.append(Text(row, q_start, k_start, span))
     return tuple(found) or None
+
+
+def _span(first: int, queries: int, lowest: int, keys: int) -> Span | None:
+    """Positions of queries, and of keys up to the last query; None where queries stand behind all
+    keys or before the first."""
+    stop = first + queries
+    if stop > lowest + keys or first < lowest:
+        return None
+    return Span(first, queries, lowest, stop - lowest)
 
 
 def _run(positions: torch.Tensor) -> torch.Tensor:

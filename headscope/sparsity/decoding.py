@@ -120,6 +120,7 @@ def _restrictions(rules: tuple[Rule, ...], device: torch.device) -> tuple[Restri
     for rule in dict.fromkeys(rules):
         if isinstance(rule, Streaming):
             heads = [other == rule for other in rules]
-            chosen_ = torch.tensor(heads).to(device, non_blocking=True)
+            with torch.inference_mode(False):  # what is kept must serve gradients too
+                chosen_ = torch.tensor(heads).to(device, non_blocking=True)
             found.append(Restriction(rule, chosen_, all(heads)))
     return tuple(found)

@@ -11,7 +11,7 @@ from headscope.attention import Attention
 from headscope.blocks import wide_dtype
 from headscope.engines import Attended, dense
 from headscope.kernels import attending
-from headscope.kernels.choice import chosen
+from headscope.kernels.choice import chosen, runs
 from headscope.kernels.heads import even
 from headscope.merge import with_sink
 from headscope.patterns.base import Pattern
@@ -117,6 +117,7 @@ def _on_triton(attention: Attention, rules: Sequence[Rule]) -> Attended | None:
     """The same from headscope's kernels; None where they do not know the case."""
     found = attending.attend(attention, rules)
     if found is None:
+        runs(attending.GAPS, attending.WHAT)
         return None
     part, _, resolved = found
     z, lse = with_sink(*part, attention.sink_logits)

@@ -42,9 +42,11 @@ def layer(
     width: int = 64,
     padding: tuple[int, ...] = (),
     left: bool = True,
+    lowest: int = 0,
     **more: Any,
 ) -> Attention:
-    """An attention in float16; `padding` says how many tokens of each sequence are none."""
+    """An attention in float16; `padding` says how many tokens of each sequence are none, `lowest`
+    where the first key stands."""
     generator = torch.Generator().manual_seed(seed)
     keys = queries + past
 
@@ -57,7 +59,7 @@ def layer(
         pads = torch.tensor(padding)[:, None]
         real = key >= pads if left else key < keys - pads
         key = torch.where(real, key - pads if left else key, -1)
-    key = key.to(DEVICE)
+    key = torch.where(key < 0, -1, key + lowest).to(DEVICE)
     return Attention(
         layer=0,
         q=normal(kv_heads * group, queries) * 2,
@@ -66,7 +68,7 @@ def layer(
         scale=width**-0.5,
         query_positions=key[:, past:],
         key_positions=key,
-        slots=Slots(past, 0, bool(padding)),
+        slots=Slots(past + lowest, lowest, bool(padding)),
         **more,
     )
 
@@ -115,6 +117,8 @@ def check(a: Attention, of_heads: list[Rule | Selection]) -> None:
         seen.append(every[:, 0])
         assert head in resolved.heads_of[number]
     z_wanted, lse_wanted = wanted(a, seen)
+    if a.n_keys > 1:
+        assert bool(z.isfinite().all())
     assert_close(z.double().cpu(), z_wanted, atol=2e-3, rtol=2e-3)
     assert_close(lse.double().cpu(), lse_wanted, atol=1e-5, rtol=1e-5)
 
@@ -139,6 +143,7 @@ def layers(draw: st.DrawFn) -> dict[str, Any]:
         "past": past,
         "padding": tuple(draw(pads)) if draw(st.integers(0, 2)) == 0 else (),
         "left": draw(st.booleans()),
+        "lowest": draw(st.sampled_from([0, 0, 0, 1, 64, 100])),
         "softcap": draw(st.sampled_from([None, None, 1.5])),
         "window": draw(st.sampled_from([None, None, None, 1, 70])),
         "chunk": draw(st.sampled_from([None, None, None, 50])),
@@ -193,12 +198,14 @@ def selections(draw: st.DrawFn, a: Attention) -> Selection:
         return (torch.rand(len(a.q), a.n_heads, *shape, generator=generator) < share).to(DEVICE)
 
     kinds = draw(st.sampled_from(["blocks", "columns", "both", "both"]))
+    # Of each head, or the same for all heads or all sequences.
+    part = draw(st.sampled_from([(slice(None),), (slice(1),), (slice(None), slice(1))]))
     return Selection(
         ranges=Streaming(2, 3) if draw(st.integers(0, 5)) == 0 else None,
-        blocks=None if kinds == "columns" else some(*size),
+        blocks=None if kinds == "columns" else some(*size)[part],
         block=block,
         first_block=first,
-        columns=None if kinds == "blocks" else some(a.n_keys),
+        columns=None if kinds == "blocks" else some(a.n_keys)[part],
     )
 
 
@@ -267,6 +274,94 @@ def test_what_triton_cannot_take_is_refused_or_runs_on_the_reference() -> None:
     other = Selection(columns=torch.ones(1, 2, 30, dtype=torch.bool, device=DEVICE))
     with pytest.raises(HeadscopeError, match="made for 30 keys, and there are 20"):
         sparse_attention(a.q, a.k, a.v, [other] * 2, impl="triton")
+    for more, said in (
+        ({"window": 0}, "window has"),
+        ({"softcap": 0.0}, "soft-cap is above 0"),
+        ({"dispatch": "both"}, "auto, hybrid or single"),
+        ({"lengths": []}, "a token at least"),
+    ):
+        with pytest.raises(HeadscopeError, match=said):
+            sparse_attention(a.q, a.k, a.v, given, **more)  # type: ignore[arg-type]
+    with pytest.raises(HeadscopeError, match="a KV head at least"):
+        sparse_attention(a.q, a.k[:, :0], a.v[:, :0], given)
+
+
+@pytest.mark.parametrize("impl", ["triton", "reference"])
+def test_a_selection_for_other_tokens_is_refused(impl: str) -> None:
+    a = layer(queries=256)
+
+    def given(*shape: int, **more: int) -> Selection:
+        blocks = torch.ones(*shape, device=DEVICE, dtype=torch.bool)
+        return Selection(blocks=blocks, block=more.get("block", 64),
+                         first_block=more.get("first_block", 0))  # fmt: skip
+
+    fits = given(1, 1, 4, 4)
+    out = sparse_attention(a.q, a.k, a.v, [fits] * 2, impl=impl)
+    want = sparse_attention(a.q, a.k, a.v, [Full()] * 2, impl="reference")
+    assert_close(out.z, want.z, atol=2e-3, rtol=2e-3)
+    for other, said in (
+        (given(1, 2, 2, 4), "queries of 64 tokens a block stand in 0 to 3"),
+        (given(1, 2, 4, 2), "2 of keys"),
+        (given(1, 2, 0, 0), "0 of keys"),
+        (given(1, 2, 4, 4, first_block=2), "blocks 2 to 5 of queries"),
+        (given(3, 2, 4, 4), "sequences and heads"),
+        (given(1, 2, 4, 4, block=0), "a token at least"),
+    ):
+        with pytest.raises(HeadscopeError, match=said):
+            sparse_attention(a.q, a.k, a.v, [other] * 2, impl=impl)
+
+
+def test_a_selection_of_nothing() -> None:
+    a = layer(queries=70)
+    out = sparse_attention(a.q, a.k, a.v, [Selection()] * 2, impl="triton")
+    assert not out.z.any()
+    assert bool((out.lse == -torch.inf).all())
+
+
+def test_what_stands_behind_the_last_query_is_not_read() -> None:
+    """As in a cache that has room for more."""
+    a = layer(queries=100, past=0)
+    room = torch.full((1, 1, 50, 64), torch.nan, dtype=torch.float16, device=DEVICE)
+    wide = dataclasses.replace(
+        a,
+        k=torch.cat((a.k, room), 2),
+        v=torch.cat((a.v, room), 2),
+        key_positions=torch.arange(150, device=DEVICE)[None],
+    )
+    rule = selectors()["block_top_k"]()
+    for of_heads in ([Full(), Streaming(4, 9)], [rule, rule]):
+        with using("triton"):
+            (z, _), _, _ = attending.attend(wide, of_heads) or pytest.fail("not taken")
+            (want, _), _, _ = attending.attend(a, of_heads) or pytest.fail("not taken")
+        assert bool(z.isfinite().all())
+        if of_heads[0] == Full():  # what is chosen may depend on keys that come later
+            assert torch.equal(z, want)
+
+
+def test_queries_behind_all_keys_are_left_to_the_reference() -> None:
+    a = layer(queries=100)
+    a = dataclasses.replace(
+        a, query_positions=a.query_positions + 100, slots=Slots(100, 0, padded=False)
+    )
+    with using("triton"):
+        assert attending.attend(a, [Full(), Streaming(1, 2)]) is None
+
+
+def test_kept_indices_serve_gradients() -> None:
+    a = layer(queries=9, kv_heads=2)
+    with torch.inference_mode():
+        a.some_heads([0, 2])
+    with torch.enable_grad():
+        q = a.q.float().requires_grad_()
+        dataclasses.replace(a, q=q).some_heads([0, 2]).q.sum().backward()
+    assert q.grad is not None
+
+
+def test_choosing_under_autocast() -> None:
+    a = layer(queries=300)
+    rule = selectors()["block_top_k"]()
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        check(a, [rule, rule])
 
 
 def test_rows_that_see_nothing_are_zero() -> None:

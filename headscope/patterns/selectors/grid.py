@@ -142,7 +142,8 @@ class Grid:
         """The same of given queries with all columns."""
         q = rearrange(q, "b (k g) i d -> b k g i d", g=self.attention.group)
         k = self.mean_keys(self.attention.k)
-        product = einsum(q, k, "b k g i d, b k j d -> b k g i j") * self.attention.scale
+        with torch.autocast(q.device.type, enabled=False):  # which would round the scores
+            product = einsum(q, k, "b k g i d, b k j d -> b k g i j") * self.attention.scale
         if self.attention.softcap is not None:
             product = torch.tanh(product / self.attention.softcap) * self.attention.softcap
         return rearrange(product, "b k g i j -> b (k g) i j")
