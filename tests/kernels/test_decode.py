@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from headscope.errors import HeadscopeError
-from headscope.kernels.choice import why_no_triton
 from headscope.kernels.decode_plan import ALL, DecodePlan, KeyStore
 from headscope.kernels.decoding import Tuning, decode
 
@@ -33,7 +32,6 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
         return found.fill_(torch.nan) if found.is_floating_point() else found
 
     monkeypatch.setattr(Tensor, "new_empty", new_empty)
-    why_no_triton.cache_clear()
 
 
 def check(case: Case, softcap: float | None = None, **tuning: Any) -> None:

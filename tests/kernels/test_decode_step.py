@@ -18,7 +18,7 @@ from headscope.errors import HeadscopeError
 from headscope.head_cache import HeadCache
 from headscope.interventions.sparse_attention import SparseAttention
 from headscope.kernels import decoding
-from headscope.kernels.choice import using, why_no_triton
+from headscope.kernels.choice import using
 from headscope.patterns import Full, Streaming
 from headscope.sparsity import SparseProfile
 from headscope.sparsity.decoding import decode_step
@@ -28,11 +28,6 @@ pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason="interpreted; test_decode_gpu.py is for machines with a GPU"
 )
 RULES = (Full(), Streaming(3, 9), Streaming(4, 12), Streaming(4, 12))
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> None:
-    why_no_triton.cache_clear()
 
 
 def step(n: int = 40, first: int = 0, dtype: torch.dtype = torch.float16, **rest: Any) -> Attention:
@@ -114,12 +109,10 @@ def test_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> No
     with using("triton"), pytest.raises(HeadscopeError, match="these are float32"):
         decode_step(narrow, RULES)
     monkeypatch.delenv("TRITON_INTERPRET")
-    why_no_triton.cache_clear()
     assert decode_step(step(9), RULES) is None
     assert not caplog.records
     with using("triton"), pytest.raises(HeadscopeError, match="no GPU"):
         decode_step(step(9), RULES)
-    why_no_triton.cache_clear()
 
 
 # ---- a model -----------------------------------------------------------------------------------
