@@ -195,10 +195,8 @@ class Attention:
             heads: query heads; all if left out.
             rows: the queries that it is about; all if left out.
         """
-        index = as_indices(heads, self.n_heads, "head")
-        chosen = torch.zeros(self.n_heads, dtype=torch.bool).index_fill(0, index, True)
-        everywhere = rows is None and bool(chosen.all())
-        restriction = Restriction(pattern, chosen.to(self.q.device), everywhere, rows)
+        index = as_indices(heads, self.n_heads, "head").tolist()
+        restriction = Restriction.of(pattern, index, self.n_heads, self.q.device, rows)
         return dataclasses.replace(self, known_lse=None, edits=(*self.edits, restriction))
 
     def some_heads(self, heads: Any) -> "Attention":

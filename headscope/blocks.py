@@ -82,6 +82,16 @@ def near(attention: "Attention") -> int:
     return _NEAR.get(attention.q.device.type, _NEAR["cpu"])
 
 
+def query_span(attention: "Attention") -> tuple[int, int]:
+    """The positions of the first and the last query; the device is asked only where slots are not
+    positions. Both are 0 where all is padding."""
+    slots, query = attention.slots, attention.query_positions
+    if slots is not None and not slots.padded:
+        return slots.first_query, slots.first_query + attention.n_queries - 1
+    last = max(int(query.max()), 0)
+    return int(torch.where(query < 0, last, query).min()), last
+
+
 def budget(attention: "Attention") -> int:
     """How many logits a block should hold, over all heads, on the attention's device."""
     return _BLOCK.get(attention.q.device.type, _BLOCK["cpu"])

@@ -1,6 +1,8 @@
 """Changes to the logits of one attention, and the sets of keys and heads they name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,6 +75,20 @@ class Restriction:
     rows: Bool[Tensor, "batch query"] | None = None  # the others see what they saw
     amount: None = None
 
+    @classmethod
+    def of(
+        cls,
+        pattern: Pattern | Selection,
+        heads: Sequence[int],
+        n_heads: int,
+        device: torch.device,
+        rows: Bool[Tensor, "batch query"] | None = None,
+    ) -> "Restriction":
+        """Of some of a layer's heads, given by their indices."""
+        chosen = set(heads)
+        marked = kept_on(tuple(head in chosen for head in range(n_heads)), torch.bool, device)
+        return cls(pattern, marked, rows is None and len(chosen) == n_heads, rows)
+
     def logits(self, attention: "Attention", queries: Tensor, keys: Tensor) -> Tensor:
         if isinstance(self.pattern, Selection):
             inside = self.pattern.mask(attention, queries, keys)
@@ -100,6 +116,13 @@ class Restriction:
 
 
 Edit = Bias | Restriction
+
+
+@lru_cache(maxsize=1024)
+def kept_on(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers on a device, kept: a copy to a GPU waits for all that it has to do. Never written."""
+    with torch.inference_mode(False):  # what is kept must serve gradients too
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def key_mask(attention: "Attention", keys: Keys, queries: Tensor, columns: Tensor) -> Tensor:

@@ -1,14 +1,11 @@
 """An attention cut down: to some heads, or to one sequence of the batch."""
 
 import dataclasses
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
-from headscope.edits import as_indices
+from headscope.edits import as_indices, kept_on
 from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
@@ -24,7 +21,8 @@ def some_heads(attention: "Attention", heads: Any) -> "Attention":
     uneven = len(index) % len(kv) != 0
     if uneven or bool((index.reshape(len(kv), -1) // attention.group != kv[:, None]).any()):
         raise HeadscopeError("Take as many query heads of each KV head that is read.")
-    index, kv = (_on(tuple(x.tolist()), attention.q.device) for x in (index, kv))
+    device = attention.q.device
+    index, kv = (kept_on(tuple(x.tolist()), torch.long, device) for x in (index, kv))
     cut = {"q": attention.q[:, index]}
     if len(kv) < attention.n_kv_heads:
         cut |= {"k": attention.k[:, kv], "v": attention.v[:, kv]}
@@ -38,13 +36,6 @@ def some_heads(attention: "Attention", heads: Any) -> "Attention":
         cut["known_lse"] = attention.known_lse[:, index]
     edits = tuple(edit.some_heads(index) for edit in attention.edits)
     return dataclasses.replace(attention, **cut, edits=edits)
-
-
-@lru_cache(maxsize=256)
-def _on(heads: tuple[int, ...], device: torch.device) -> Int[Tensor, " some"]:
-    """Indices on a device, kept: a copy to a GPU waits for all that it has to do."""
-    with torch.inference_mode(False):  # what is kept must serve gradients too
-        return torch.tensor(heads, device=device)
 
 
 def batch_row(attention: "Attention", row: int) -> "Attention":

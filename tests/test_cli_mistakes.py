@@ -1,14 +1,12 @@
 """What the command line refuses, passes on and says of an end that was not planned."""
 
-import contextlib
-import io
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commanding import headscope
 from made_up import a_map
 
 from headscope import cli
@@ -22,17 +20,6 @@ LONG = "x" * 300
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return a_map(layers=3).save(tmp_path / "run")
-
-
-def headscope(*args: Any) -> tuple[int, str, str]:
-    """Run a command in this process; (exit code, stdout, stderr)."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["headscope", *map(str, args)])
-        redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-        with redirected[0], redirected[1], pytest.raises(SystemExit) as stop:
-            cli.main()
-    return int(stop.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def refused(*args: Any) -> str:

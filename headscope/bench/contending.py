@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headscope.bench.baselines import Baseline, Runnable
 from headscope.bench.case import Case
-from headscope.bench.meters import Meter
+from headscope.bench.meters import Call, Meter
 from headscope.bench.result import Timed
 from headscope.bench.timing import Timings
 
@@ -32,14 +32,31 @@ class Contender:
 
     def timed(self, name: str, dense: str, timings: Timings, meter: Meter) -> Timed:
         """Its part of a row."""
-        return Timed(
-            ms=timings.of(name),
-            speedup=timings.ratio(dense, name),
-            peak_bytes=meter.peak(self.runnable.call),
-            first_seconds=self.first_seconds,
-            mask_seconds=self.runnable.mask_seconds,
-            difference=self.difference,
-        )
+        found = timed(name, self.runnable.call, dense, timings, meter, self.first_seconds)
+        more = {"mask_seconds": self.runnable.mask_seconds, "difference": self.difference}
+        return found.model_copy(update=more)
+
+
+def timed(
+    name: str,
+    call: Call,
+    dense: str,
+    timings: Timings,
+    meter: Meter,
+    first_seconds: float | None = None,
+) -> Timed:
+    """What is said of any contender of a row.
+
+    Args:
+        dense: the contender that speed-ups are over.
+        first_seconds: of its first call, where that is known.
+    """
+    return Timed(
+        ms=timings.of(name),
+        speedup=timings.ratio(dense, name),
+        peak_bytes=meter.peak(call),
+        first_seconds=first_seconds,
+    )
 
 
 def contenders(

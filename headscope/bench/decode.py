@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headscope.bench.baselines.sdpa import _Sdpa, attend
+from headscope.bench.contending import timed
 from headscope.bench.meters import Call, Meter
 from headscope.bench.prefill import OURS, dense_ones
-from headscope.bench.result import DecodeRow, Timed, counted
+from headscope.bench.result import DecodeRow, counted
 from headscope.bench.timing import Spread, interleaved
 from headscope.kernels.decode_plan import DecodePlan, KeyStore, See
 from headscope.kernels.decoding import decode
@@ -146,14 +147,6 @@ def measure_decode(
     copied = timings.of(COPY)
     gbs = [2 * _COPIED / ms / 1e6 for ms in (copied.median, copied.high, copied.low)]
 
-    def timed(name: str, call: Call, first: float | None = None) -> Timed:
-        return Timed(
-            ms=timings.of(name),
-            speedup=timings.ratio(dense, name),
-            peak_bytes=meter.peak(call),
-            first_seconds=first,
-        )
-
     return DecodeRow(
         mix=mix,
         layers=layers,
@@ -166,8 +159,8 @@ def measure_decode(
         bytes_dense=whole,
         copy_gbs=Spread(median=gbs[0], low=gbs[1], high=gbs[2]),
         share=timings.ratio(COPY, OURS, n_bytes / (2 * _COPIED)),
-        ours=timed(OURS, ours, first),
-        others={name: timed(name, call) for name, call in plain.items()},
+        ours=timed(OURS, ours, dense, timings, meter, first),
+        others={name: timed(name, call, dense, timings, meter) for name, call in plain.items()},
         left_out=left_out,
     )
 

@@ -7,7 +7,7 @@ import torch
 
 from headscope.bench.baselines import Baseline
 from headscope.bench.case import Case
-from headscope.bench.contending import contenders
+from headscope.bench.contending import contenders, timed
 from headscope.bench.limit import SIDE, limit_of
 from headscope.bench.meters import Meter
 from headscope.bench.result import PrefillRow, Timed, counted
@@ -73,13 +73,8 @@ def measure_prefill(
     timings = interleaved(calls, rounds, meter)
     dense = timings.fastest(dense_ones(against, others, left_out))
 
-    def timed(name: str, first: float | None = None) -> Timed:
-        return Timed(
-            ms=timings.of(name),
-            speedup=timings.ratio(dense, name),
-            peak_bytes=meter.peak(calls[name]),
-            first_seconds=first,
-        )
+    def part(name: str, first: float | None = None) -> Timed:
+        return timed(name, calls[name], dense, timings, meter, first)
 
     return PrefillRow(
         mix=mix,
@@ -94,9 +89,9 @@ def measure_prefill(
         programs=ran.programs,
         limit=limit,
         limit_64=limit_64,
-        ours=timed(OURS, first),
-        attention=timed(ATTENTION) if by_content else None,
-        lists=timed(LISTS) if by_content else None,
+        ours=part(OURS, first),
+        attention=part(ATTENTION) if by_content else None,
+        lists=part(LISTS) if by_content else None,
         plan_seconds=plan_seconds,
         others={name: each.timed(name, dense, timings, meter) for name, each in others.items()},
         left_out=dict(left_out),

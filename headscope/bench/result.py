@@ -41,46 +41,56 @@ class Timed(_Part):
         return float("nan") if self.speedup is None else self.speedup.median
 
 
-class PrefillRow(_Part):
-    """A text of n tokens through one kind of layer, batch 1.
+class _Row(_Part):
+    """What one kind of layer takes, and what baselines do.
 
     Attributes:
         mix: which profile it belongs to.
         layers: how many of its layers have these rules.
         rounds: that medians are of.
+        n: tokens.
         rules: with how many query heads have each.
         dense: the best dense kernel, which speed-ups are over.
-        asked: the dispatch that was asked for.
-        dispatch, dense_part, programs: what ran; see `headscope.kernels.mixed.Ran`.
-        limit: the tile limit, of 128 × 128 tokens; see `headscope.bench.limit`.
-        limit_64: the same of squares of 64 × 64, which the kernel computes.
-        ours: everything that a call does when plans are kept: choosing keys, lists, attention.
-        attention: attention alone, with the lists given; None where rules go by position.
-        lists: choosing keys and building their lists alone; None likewise.
-        plan_seconds: choosing, lists and planning where no plan is kept.
+        ours: headscope, everything that a call does.
         others: by name of the baseline.
         left_out: baselines that did not run, and why.
     """
 
-    part: Literal["prefill"] = "prefill"
     mix: str
     layers: int = Field(ge=1)
     rounds: int = Field(ge=1)
     n: int = Field(ge=1)
     rules: dict[str, int]
     dense: str
+    ours: Timed
+    others: dict[str, Timed]
+    left_out: dict[str, str]
+
+
+class PrefillRow(_Row):
+    """A text of n tokens through one kind of layer, batch 1.
+
+    Attributes:
+        asked: the dispatch that was asked for.
+        dispatch, dense_part, programs: what ran; see `headscope.kernels.mixed.Ran`.
+        limit: the tile limit, of 128 × 128 tokens; see `headscope.bench.limit`.
+        limit_64: the same of squares of 64 × 64, which the kernel computes.
+        ours: with plans kept: choosing keys, lists, attention.
+        attention: attention alone, with the lists given; None where rules go by position.
+        lists: choosing keys and building their lists alone; None likewise.
+        plan_seconds: choosing, lists and planning where no plan is kept.
+    """
+
+    part: Literal["prefill"] = "prefill"
     asked: str
     dispatch: str
     dense_part: str | None
     programs: int
     limit: float
     limit_64: float
-    ours: Timed
     attention: Timed | None = None
     lists: Timed | None = None
     plan_seconds: float
-    others: dict[str, Timed]
-    left_out: dict[str, str]
 
     @property
     def reached(self) -> float:
@@ -88,11 +98,10 @@ class PrefillRow(_Part):
         return self.ours.faster / self.limit
 
 
-class DecodeRow(_Part):
+class DecodeRow(_Row):
     """One token after n of each of `batch` sequences through one kind of layer.
 
     Attributes:
-        mix, layers, rounds, rules, dense, others, left_out: as of `PrefillRow`.
         bytes_read: of keys and values that this step must read.
         bytes_dense: that it would read without rules.
         copy_gbs: gigabytes a second, read and written, of a copy from the device to itself.
@@ -100,20 +109,11 @@ class DecodeRow(_Part):
     """
 
     part: Literal["decode"] = "decode"
-    mix: str
-    layers: int = Field(ge=1)
-    rounds: int = Field(ge=1)
-    n: int = Field(ge=1)
     batch: int = Field(ge=1)
-    rules: dict[str, int]
-    dense: str
     bytes_read: int
     bytes_dense: int
     copy_gbs: Spread
     share: Spread
-    ours: Timed
-    others: dict[str, Timed]
-    left_out: dict[str, str]
 
     @property
     def limit(self) -> float:

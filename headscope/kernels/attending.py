@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from headscope.kernels.choice import on_its_device, runs, why_no_triton, why_not_these
+from headscope.kernels.layout import side_by_side
 from headscope.kernels.resolving import Resolved, resolve
 from headscope.kernels.texts import texts_of
 from headscope.patterns.base import Pattern
@@ -68,13 +69,12 @@ class Ready:
         from headscope.kernels import mixed
 
         with torch.no_grad():
-            q, k, v = (_rows(x) for x in (attention.q, attention.k, attention.v))
+            q, k, v = (side_by_side(x) for x in (attention.q, attention.k, attention.v))
             scale, softcap = attention.scale, attention.softcap
             z, lse, ran = mixed.attend(q, k, v, self.plan, scale, softcap, self.chosen)
         return (z, lse), ran
 
 
-@on_its_device
 def attend(
     attention: "Attention",
     rules: Sequence["Rule | Selection"],
@@ -157,7 +157,7 @@ def attend_packed(
     from headscope.kernels.plan import Text
     from headscope.kernels.tiles import Reach, Span
 
-    q, k, v = map(_rows, tensors)
+    q, k, v = map(side_by_side, tensors)
     texts = tuple(Text(0, a, a, Span(0, b - a, 0, b - a)) for a, b in pairwise(starts))
     case = mixed.Case(
         heads=tuple(patterns),
@@ -171,11 +171,6 @@ def attend_packed(
     )
     with torch.no_grad():
         return mixed.attend(q, k, v, mixed.prepare(case), scale, softcap)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """A tensor whose rows lie side by side in memory, copied where they do not."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _heads(found: Resolved) -> "tuple[Pattern | Chooser, ...]":

@@ -77,6 +77,12 @@ def notice(sentence: str) -> None:
     _log.warning("%s", sentence)
 
 
+def nobody_asks(device: torch.device) -> bool:
+    """Whether a device is a CPU that Triton is neither interpreted on nor asked for: the reference
+    runs there, of which nothing has to be said."""
+    return device.type == "cpu" and not interpreted() and chosen() != "triton"
+
+
 def interpreted() -> bool:
     """Whether Triton's kernels are interpreted, on whatever device."""
     return os.environ.get("TRITON_INTERPRET") == "1"
@@ -105,13 +111,6 @@ def _too_old(device: torch.device) -> str | None:
         name = torch.cuda.get_device_name(device)
         return f"{name} has compute capability {found[0]}.{found[1]}, and 8.0 is needed"
     return None
-
-
-def describable(x: Tensor) -> bool:
-    """Whether a tensor descriptor can stand for it: rows that begin at multiples of 16 bytes, none
-    of them twice."""
-    size = x.element_size()
-    return x.data_ptr() % 16 == 0 and all(step and step * size % 16 == 0 for step in x.stride()[:3])
 
 
 def on_its_device(function: Callable[P, R]) -> Callable[P, R]:

@@ -63,17 +63,8 @@ def table_of(selections: Sequence[Selection], shift: int, device: torch.device) 
             n_tiles, room = found.bits.shape[-1], found.index.shape[-1]
         held += of
         sizes = [selection.block, selection.first_block, n_rows, n_blocks, lists.tiles.shape[-1]]
-        rows.append(
-            [
-                *(x.data_ptr() for x in of[:3]),
-                places[0],
-                heads,
-                *sizes,
-                n_tiles,
-                *places[1:],
-                room,
-            ]
-        )
+        first = (x.data_ptr() for x in of[:3])
+        rows.append([*first, places[0], heads, *sizes, n_tiles, *places[1:], room])
     table = torch.tensor(rows, dtype=torch.int64)
     if device.type == "cuda":
         table = table.pin_memory()

@@ -117,6 +117,8 @@ def launch(
     q: Tensor, plan: DecodePlan, seen: Tensor, scale: float, softcap: float | None, tuning: Tuning
 ) -> tuple[Tensor, Tensor]:
     """(z, lse) of a decode step whose arguments were checked."""
+    from triton import next_power_of_2
+
     from headscope.kernels import decode as kernels
 
     attend: Any = kernels.attend
@@ -125,7 +127,7 @@ def launch(
     n_kv = len(plan.places)
     group, units = n_heads // n_kv, batch * n_kv
     programs = tuning.programs(q.device)
-    d, many = _power_of_2(width), max(64, _power_of_2(units))
+    d, many = next_power_of_2(width), max(64, next_power_of_2(units))
     records = q.new_empty((programs + units) * group, d, dtype=torch.float32)
     peaks = q.new_empty((programs + units) * group, 2, dtype=torch.float32)
     z = q.new_empty(q.shape)
@@ -137,7 +139,7 @@ def launch(
         units, n_kv, group, q.stride(0), q.stride(1),
         2 * _LOG2E * scale / softcap if softcap is not None else _LOG2E * scale,
         _LOG2E * softcap if softcap is not None else 0.0, tuning.least,
-        WIDTH=width, D=d, ROWS=max(16, _power_of_2(group)), TILE=tuning.tile,
+        WIDTH=width, D=d, ROWS=max(16, next_power_of_2(group)), TILE=tuning.tile,
         UNITS=many, CAPPED=capped, EARLY=early, num_warps=tuning.warps, num_stages=tuning.stages,
     )  # fmt: skip
     columns = min(d, tuning.columns)
@@ -152,8 +154,3 @@ def launch(
 
 def _may_start_early(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
-
-
-def _power_of_2(n: int) -> int:
-    """The least one that is not below n."""
-    return 1 << (n - 1).bit_length()

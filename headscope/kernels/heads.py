@@ -1,7 +1,18 @@
-"""Query heads in parts that kernels for grouped heads take."""
+"""Query heads that are alike, and in parts that kernels for grouped heads take."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+
+def alike(of_heads: Sequence[T]) -> dict[T, list[int]]:
+    """The heads that have the same, by what they have; in the order of first heads."""
+    found: dict[T, list[int]] = {}
+    for head, what in enumerate(of_heads):
+        found.setdefault(what, []).append(head)
+    return found
 
 
 def even(heads: Sequence[int], group: int) -> list[list[int]]:

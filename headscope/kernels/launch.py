@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.kernels.choice import describable
 from headscope.kernels.chosen import WORDS, Chosen
+from headscope.kernels.layout import describable
 from headscope.kernels.plan import FIELDS, Plan
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.edits import kept_on
 from headscope.kernels import dense, launch
 from headscope.kernels.choice import on_its_device
 from headscope.kernels.chosen import Chosen
@@ -182,10 +183,9 @@ def _side(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-@lru_cache(maxsize=1024)
 def _index(heads: tuple[int, ...], device: torch.device) -> "slice | Tensor":
     """Some heads as what cuts them out: without a copy where they stand at even distances."""
     steps = {b - a for a, b in pairwise(heads)}
     if len(steps) < 2:
         return slice(heads[0], heads[-1] + 1, next(iter(steps), 1))
-    return torch.tensor(heads, device=device)
+    return kept_on(heads, torch.long, device)

@@ -13,28 +13,7 @@ no code for masks.
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _tile(
-    x, index, batch, head, stride_b, stride_h, stride_n, stop, WIDTH: tl.constexpr,
-    BLOCK_D: tl.constexpr, TMA: tl.constexpr, EDGE: tl.constexpr, ROWS: tl.constexpr = 64,
-):  # fmt: skip
-    """ROWS rows of one head from an index on; those outside the tensor are 0 where EDGE says so."""
-    if TMA:
-        rows = x.load([batch, head, index, 0]).reshape(ROWS, BLOCK_D)
-    else:
-        row = index + tl.arange(0, ROWS)
-        column = tl.arange(0, BLOCK_D)
-        at = x + batch.to(tl.int64) * stride_b + head.to(tl.int64) * stride_h
-        at = at + row[:, None].to(tl.int64) * stride_n + column[None, :]
-        if EDGE:
-            held = (row >= 0) & (row < stop)
-            rows = tl.load(at, mask=held[:, None] & (column < WIDTH)[None, :], other=0.0)
-        elif WIDTH < BLOCK_D:
-            rows = tl.load(at, mask=(column < WIDTH)[None, :], other=0.0)
-        else:
-            rows = tl.load(at)
-    return rows
+from headscope.kernels.logits import capped, load_tile
 
 
 @triton.jit
@@ -45,9 +24,7 @@ def _step(
     s = tl.dot(q, k.T)
     factor = scale * 1.4426950408889634
     if SOFTCAP:
-        # tanh by powers of two: x -> 1 - 2 / (e^2x + 1), which saturates where e^2x overflows.
-        twice = tl.exp2(s * (2 * factor / softcap))
-        s = softcap * (1 - 2 / (twice + 1))
+        s = capped(s, 2 * factor / softcap, softcap, SOFTCAP)
         factor = 1.4426950408889634
     if MASKED:
         s = tl.where(seen, s, float("-inf"))
@@ -60,6 +37,20 @@ def _step(
     total = total * shrink + tl.sum(p, 1)
     acc = tl.dot(p.to(v.dtype), v, acc * shrink[:, None])
     return acc, total, highest
+
+
+@triton.jit
+def _visit(
+    q, k_in, v_in, at, seen, acc, total, top, batch, kv_head, n_keys, key_stop,
+    k_b, k_h, k_n, v_b, v_h, v_n, scale, softcap, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr,
+    TMA: tl.constexpr, SOFTCAP: tl.constexpr, PACKED: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """The 64 keys from index `at` on: all of them, or where MASKED those that are `seen`."""
+    k = load_tile(k_in, batch, kv_head, at, n_keys, k_b, k_h, k_n, 64, WIDTH, BLOCK_D, TMA, MASKED)
+    v = load_tile(v_in, batch, kv_head, at, n_keys, v_b, v_h, v_n, 64, WIDTH, BLOCK_D, TMA, MASKED)
+    if MASKED and PACKED:
+        v = tl.where((at + tl.arange(0, 64) < key_stop)[:, None], v, 0.0)
+    return _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, MASKED)
 
 
 # Lengths and what follows from them change with every prompt.
@@ -96,8 +87,8 @@ def prefill(
     kv_head = head // group
     row, column = tl.arange(0, ROWS), tl.arange(0, 64)
     query = query_base + tile * 64 + row
-    q = _tile(q_in, query_base + tile * 64, batch, head, q_b, q_h, q_n, n_queries,
-              WIDTH, BLOCK_D, TMA, True, ROWS)  # fmt: skip
+    q = load_tile(q_in, batch, head, query_base + tile * 64, n_queries, q_b, q_h, q_n,
+                  ROWS, WIDTH, BLOCK_D, TMA, True)  # fmt: skip
     acc = tl.zeros([ROWS, BLOCK_D], tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     top = tl.full([ROWS], float("-inf"), tl.float32)
@@ -106,26 +97,30 @@ def prefill(
     run_b, n_b = tl.load(mine + 10), tl.load(mine + 11)
     for i in range(n_a + n_b):
         at = key_base + 64 * tl.where(i < n_a, run_a + i, run_b + i - n_a)
-        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-        acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+        acc, total, top = _visit(
+            q, k_in, v_in, at, 0, acc, total, top, batch, kv_head, n_keys, key_stop,
+            k_b, k_h, k_n, v_b, v_h, v_n, scale, softcap,
+            WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED, False,
+        )  # fmt: skip
     if LISTS:
         begin, n_listed = tl.load(mine + 12), tl.load(mine + 13)
         for i in range(n_listed):
             at = key_base + 64 * tl.load(whole + begin + i)
-            k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-            v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-            acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+            acc, total, top = _visit(
+                q, k_in, v_in, at, 0, acc, total, top, batch, kv_head, n_keys, key_stop,
+                k_b, k_h, k_n, v_b, v_h, v_n, scale, softcap,
+                WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED, False,
+            )  # fmt: skip
     edges, n_edges = tl.load(mine + 14), tl.load(mine + 15)
     for i in range(n_edges):
         at = key_base + 64 * tl.load(partly + edges + i)
         word = tl.load(masks + tl.load(bits + edges + i).to(tl.int64) * 64 + row)
         seen = ((word[:, None] >> column[None, :].to(tl.int64)) & 1) != 0
-        k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
-        v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
-        if PACKED:
-            v = tl.where((at + column < key_stop)[:, None], v, 0.0)
-        acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
+        acc, total, top = _visit(
+            q, k_in, v_in, at, seen, acc, total, top, batch, kv_head, n_keys, key_stop,
+            k_b, k_h, k_n, v_b, v_h, v_n, scale, softcap,
+            WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED, True,
+        )  # fmt: skip
     if CHOSEN:
         # No branch around these loops: values that leave one are moved, and slow every loop down.
         selection = tl.load(mine + 16)
@@ -143,9 +138,11 @@ def prefill(
         n_chosen = tl.load(counts + of_row, mask=here, other=0)
         for i in range(n_chosen):
             at = key_base + 64 * tl.load(tiles + i).to(tl.int32)
-            k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-            v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, False)
-            acc, total, top = _step(q, k, v, acc, total, top, 0, scale, softcap, SOFTCAP, False)
+            acc, total, top = _visit(
+                q, k_in, v_in, at, 0, acc, total, top, batch, kv_head, n_keys, key_stop,
+                k_b, k_h, k_n, v_b, v_h, v_n, scale, softcap,
+                WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED, False,
+            )  # fmt: skip
         own_seen = tl.load(chosen + own, mask=here & (own < n_blocks), other=0) != 0
         column_bits = tl.load(its + 12).to(tl.pointer_type(tl.int64)) + of_head * n_tiles
         # Fewer stages than elsewhere: with as many, two programs would not fit a multiprocessor.
@@ -154,11 +151,11 @@ def prefill(
             word = tl.load(column_bits + first + i, mask=first + i < n_tiles, other=0)
             seen = own_seen | (((word >> column.to(tl.int64)) & 1) != 0)
             seen = seen[None, :] & ((first + i) * 64 + column[None, :] <= tile * 64 + row[:, None])
-            k = _tile(k_in, at, batch, kv_head, k_b, k_h, k_n, n_keys, WIDTH, BLOCK_D, TMA, True)
-            v = _tile(v_in, at, batch, kv_head, v_b, v_h, v_n, n_keys, WIDTH, BLOCK_D, TMA, True)
-            if PACKED:
-                v = tl.where((at + column < key_stop)[:, None], v, 0.0)
-            acc, total, top = _step(q, k, v, acc, total, top, seen, scale, softcap, SOFTCAP, True)
+            acc, total, top = _visit(
+                q, k_in, v_in, at, seen, acc, total, top, batch, kv_head, n_keys, key_stop,
+                k_b, k_h, k_n, v_b, v_h, v_n, scale, softcap,
+                WIDTH, BLOCK_D, TMA, SOFTCAP, PACKED, True,
+            )  # fmt: skip
         if COLUMNS:
             before = tl.load(its + 11).to(tl.pointer_type(tl.int32)) + of_head * (n_tiles + 1)
             n_columns = tl.load(before + first, mask=here & (n_tiles > 0), other=0)

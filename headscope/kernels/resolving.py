@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from headscope.blocks import query_span
 from headscope.errors import HeadscopeError
+from headscope.kernels.heads import alike
 from headscope.patterns.base import Pattern
 from headscope.patterns.selection import Selection
 
@@ -32,15 +34,12 @@ class Resolved:
 
     def by_meaning(self, n_heads: int) -> "Iterator[tuple[Pattern | Selection, list[int]]]":
         """Patterns, and selections as those of all heads of the attention, with who has them."""
-        for what in dict.fromkeys(x for x in self.sees if isinstance(x, Pattern)):
-            yield what, [head for head, other in enumerate(self.sees) if other == what]
-        for number, selection in enumerate(self.selections):
-            heads = [
-                head
-                for head, other in enumerate(self.sees)
-                if isinstance(other, tuple) and other[0] == number
-            ]
-            yield _of_all(selection, self.heads_of[number], n_heads), heads
+        what = alike([sees if isinstance(sees, Pattern) else sees[0] for sees in self.sees])
+        for sees, heads in what.items():
+            if isinstance(sees, Pattern):
+                yield sees, heads
+            else:
+                yield _of_all(self.selections[sees], self.heads_of[sees], n_heads), heads
 
 
 def resolve(attention: "Attention", rules: Sequence["Rule | Selection"]) -> Resolved:
@@ -50,8 +49,7 @@ def resolve(attention: "Attention", rules: Sequence["Rule | Selection"]) -> Reso
     sees: dict[int, Pattern | tuple[int, int]] = {}
     selections: list[Selection] = []
     heads_of: list[tuple[int, ...]] = []
-    for rule in dict.fromkeys(rules):
-        heads = [head for head, other in enumerate(rules) if other == rule]
+    for rule, heads in alike(rules).items():
         if isinstance(rule, Pattern):
             sees |= dict.fromkeys(heads, rule)
             continue
@@ -119,18 +117,11 @@ def check(selection: Selection, attention: "Attention", heads: int) -> None:
 
 
 def _check_blocks(selection: Selection, blocks: Tensor, attention: "Attention", again: str) -> None:
-    block, slots = selection.block, attention.slots
+    block = selection.block
     if block < 1:
         raise HeadscopeError(f"Blocks of a selection have a token at least, not {block}.")
-    if slots is None or slots.padded:
-        query = attention.query_positions
-        first = int(torch.where(query < 0, query.max(), query).min())
-        last = int(query.max())
-    else:
-        first, last = slots.first_query, slots.first_query + attention.n_queries - 1
-    if last < 0:
-        return
-    rows = (max(first, 0) // block, last // block + 1)
+    first, last = query_span(attention)
+    rows = (first // block, last // block + 1)
     held = (selection.first_block, selection.first_block + blocks.shape[2])
     if held[0] > rows[0] or held[1] < rows[1] or blocks.shape[3] < rows[1]:
         raise HeadscopeError(

@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 
 from headscope.edits import Keys, as_indices, as_mask
 from headscope.kernels import stats
-from headscope.kernels.choice import chosen, interpreted, runs, why_not_these
+from headscope.kernels.choice import nobody_asks, runs, why_not_these
+from headscope.kernels.layout import side_by_side
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
 from headscope.patterns.streaming import Streaming
@@ -35,8 +36,7 @@ def take(attention: "Attention", queries: Any = None) -> bool:
     Raises:
         HeadscopeError: they cannot, and impl="triton" was asked for.
     """
-    on_cpu = attention.q.device.type == "cpu" and not interpreted()
-    if (on_cpu and chosen() != "triton") or 0 in (*attention.q.shape[:3], attention.n_keys):
+    if nobody_asks(attention.q.device) or 0 in (*attention.q.shape[:3], attention.n_keys):
         return False
     if queries is not None:
         rows = as_indices(queries, attention.n_queries, "query")
@@ -69,7 +69,7 @@ def _why_not(attention: "Attention") -> str | None:
 
 def _source(attention: "Attention") -> stats.Source:
     assert attention.slots is not None
-    q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (attention.q, attention.k))
+    q, k = side_by_side(attention.q), side_by_side(attention.k)
     ahead = attention.slots.first_query - attention.slots.first_key
     window, sinks = attention.window, attention.sink_logits
     return stats.Source(q, k, attention.scale, ahead, attention.softcap, window, sinks)

@@ -11,7 +11,8 @@ queries stay in registers until the end.
 import triton
 import triton.language as tl
 
-from headscope.kernels.stats_tiles import capped, fold_max, fold_sum, load_tile, seen_pairs
+from headscope.kernels.logits import capped, load_tile
+from headscope.kernels.stats_tiles import fold_max, fold_sum, seen_pairs
 
 
 @triton.jit

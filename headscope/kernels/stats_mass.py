@@ -7,7 +7,8 @@
 import triton
 import triton.language as tl
 
-from headscope.kernels.stats_tiles import capped, fold_sum, load_tile, seen_pairs
+from headscope.kernels.logits import capped, load_tile
+from headscope.kernels.stats_tiles import fold_sum, seen_pairs
 
 
 @triton.jit

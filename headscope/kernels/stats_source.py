@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.kernels.choice import describable
+from headscope.kernels.layout import describable
 
 LOG2E = 1.4426950408889634
 

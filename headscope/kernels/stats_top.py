@@ -7,7 +7,7 @@
 import triton
 import triton.language as tl
 
-from headscope.kernels.stats_tiles import capped
+from headscope.kernels.logits import capped
 
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "ahead", "window"])

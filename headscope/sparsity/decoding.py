@@ -10,9 +10,10 @@ from torch import Tensor
 from headscope.attention import Attention
 from headscope.edits import Restriction
 from headscope.engines import Attended
-from headscope.kernels.choice import chosen, interpreted, runs
+from headscope.kernels.choice import nobody_asks, runs
 from headscope.kernels.decode_plan import ALL, DecodePlan, KeyStore, See, why_not_stores
 from headscope.kernels.decoding import decode
+from headscope.kernels.heads import alike
 from headscope.merge import Part, with_sink
 from headscope.patterns.full import Full
 from headscope.patterns.rules import Rule
@@ -79,9 +80,7 @@ def one_launch(
 
 def _runs(reason: str | None, q: Tensor) -> bool:
     # That a machine has no GPU is said once by the engine, not again at every kind of step.
-    if q.device.type == "cpu" and not interpreted() and chosen() == "auto":
-        return False
-    return runs(reason, "A decode step")
+    return not nobody_asks(q.device) and runs(reason, "A decode step")
 
 
 @lru_cache(maxsize=1024)
@@ -116,11 +115,8 @@ def _seen_by_all(
 @lru_cache(maxsize=1024)
 def _restrictions(rules: tuple[Rule, ...], device: torch.device) -> tuple[Restriction, ...]:
     """What rules hide, for those who look at the attention afterwards."""
-    found = []
-    for rule in dict.fromkeys(rules):
-        if isinstance(rule, Streaming):
-            heads = [other == rule for other in rules]
-            with torch.inference_mode(False):  # what is kept must serve gradients too
-                chosen_ = torch.tensor(heads).to(device, non_blocking=True)
-            found.append(Restriction(rule, chosen_, all(heads)))
-    return tuple(found)
+    return tuple(
+        Restriction.of(rule, heads, len(rules), device)
+        for rule, heads in alike(rules).items()
+        if isinstance(rule, Streaming)
+    )

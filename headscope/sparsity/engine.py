@@ -12,7 +12,7 @@ from headscope.blocks import wide_dtype
 from headscope.engines import Attended, dense
 from headscope.kernels import attending
 from headscope.kernels.choice import chosen, runs
-from headscope.kernels.heads import even
+from headscope.kernels.heads import alike, even
 from headscope.merge import with_sink
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
@@ -87,16 +87,15 @@ def attend_by_reference(
     rows: Bool[Tensor, "batch query"] | None = None,
 ) -> Attended:
     """The same in torch, one call for heads that are alike: the definition of what kernels do."""
-    different = [rule for rule in dict.fromkeys(rules) if rule != Full()]
+    different = {rule: heads for rule, heads in alike(rules).items() if rule != Full()}
     if not different:
         return dense(attention)
     selections = {
         rule: rule if isinstance(rule, Selection) else rule.resolve(attention) for rule in different
     }
     run = attention  # with all that was hidden, for those who look at it afterwards
-    for rule, selection in selections.items():
-        alike = [head for head, other in enumerate(rules) if other == rule]
-        run = run.with_pattern(_plain(selection), alike, rows)
+    for rule, heads in different.items():
+        run = run.with_pattern(_plain(selections[rule]), heads, rows)
     z = attention.v.new_empty(*attention.q.shape[:3], attention.v.shape[3])
     lse = z.new_empty(z.shape[:3], dtype=wide_dtype(z))
     free = True  # whether every part's kernel gave its log-sum-exp away
@@ -132,9 +131,9 @@ def even_groups(
     rules: Sequence[Rule | Selection], group: int
 ) -> Iterator[tuple[Rule | Selection, list[int]]]:
     """Query heads of one rule, cut so that each KV head of a part is read by as many of them."""
-    for rule in dict.fromkeys(rules):
-        for heads in even([h for h, other in enumerate(rules) if other == rule], group):
-            yield rule, heads
+    for rule, heads in alike(rules).items():
+        for part in even(heads, group):
+            yield rule, part
 
 
 def _plain(selection: Selection) -> Pattern | Selection:

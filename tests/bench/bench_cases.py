@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.backends.cuda import SDPAParams
 from torch.nn.attention import SDPBackend
 
 from headscope.attention import Attention
@@ -73,6 +74,9 @@ class Plain(_Sdpa):
 
     name = "plain"
     backend = SDPBackend.MATH
+
+    def takes(self, asked: SDPAParams) -> bool:
+        return True
 
     def why_not_these(self, *args: Any, **options: Any) -> None:
         return None

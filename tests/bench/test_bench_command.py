@@ -1,10 +1,7 @@
 """What `headscope bench` refuses, says and writes."""
 
-import contextlib
-import io
 import json
 import random
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from bench_cases import AGAINST_ON_CPU, Counted, copying_little, half, interpreter
+from commanding import headscope
 from conftest import opened
 
-from headscope import cli
 from headscope.bench import baselines, meters
 from headscope.bench.quality import measured_perplexity
 from headscope.bench.result import Bench
@@ -30,17 +27,6 @@ __all__ = ["interpreter"]
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     return half().save(tmp_path / "half.json")
-
-
-def headscope(*args: Any) -> tuple[int, str, str]:
-    """Run a command in this process; (exit code, stdout, stderr)."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["headscope", *map(str, args)])
-        redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
-        with redirected[0], redirected[1], pytest.raises(SystemExit) as stop:
-            cli.main()
-    return int(stop.value.code or 0), out.getvalue(), err.getvalue()
 
 
 def refused(*args: Any) -> str:

@@ -1,5 +1,6 @@
 """What both of PyTorch's dense kernels share."""
 
+from abc import abstractmethod
 from functools import partial
 from typing import ClassVar
 
@@ -27,8 +28,9 @@ class _Sdpa(Baseline):
     dense = True
     backend: ClassVar[SDPBackend]
 
+    @abstractmethod
     def takes(self, asked: SDPAParams) -> bool:
-        raise NotImplementedError
+        """Whether the backend has a kernel for some tensors."""
 
     def why_not(self, case: Case) -> str | None:
         return self.why_not_these(case.q, case.k, case.v, causal=True)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from headscope.kernels.choice import chosen, interpreted, runs, why_not_these
+from headscope.kernels.choice import nobody_asks, runs, why_not_these
 
 if TYPE_CHECKING:
     from headscope.attention import Attention
@@ -21,6 +21,6 @@ def by_kernels(attention: "Attention") -> bool:
         return False
     if slots.first_query + attention.n_queries != slots.first_key + attention.n_keys:
         return False
-    if attention.q.device.type == "cpu" and not interpreted() and chosen() != "triton":
+    if nobody_asks(attention.q.device):
         return False
     return runs(why_not_these(attention.q, attention.k), "Choosing keys")

@@ -8,7 +8,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from headscope.blocks import Slots, wide
+from headscope.blocks import Slots, query_span, wide
 from headscope.patterns.selectors.fast import by_kernels
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ class Grid:
 
     @classmethod
     def of(cls, attention: "Attention", block: int) -> "Grid":
-        slots, query = attention.slots, attention.query_positions
-        if slots is not None and not slots.padded:
-            first, last = slots.first_query, slots.first_query + attention.n_queries - 1
-        else:
-            last = max(int(query.max()), 0)
-            first = int(torch.where(query < 0, last, query).min())
+        first, last = query_span(attention)
         first, end, kernels = first // block, last // block + 1, by_kernels(attention)
         return cls(attention, block, first, end - first, end, kernels)
 
