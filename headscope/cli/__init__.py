@@ -15,6 +15,7 @@ from headscope.cli import (
     pruning,
     reading,
     reference,
+    serving,
     signals,
     validating,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "pruning",
     "reading",
     "reference",
+    "serving",
     "signals",
     "validating",
 ]

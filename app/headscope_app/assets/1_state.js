@@ -1,0 +1,170 @@
+/* The address is the state. Controls change it here, panels hear of it at once, and Dash's callbacks
+   through the store "state" as soon as it has been still for a moment. */
+(() => {
+  "use strict";
+  const STILL = 90; // ms without a change after which the server is asked
+  const WRITTEN = 250; // ms between changes of the address: browsers refuse more than some a second
+  const THEMES = ["light", "dark"];
+
+  const hs = { seen: null, keys: {}, hears: new Set(), pages: new Set() };
+  window.headscope = hs;
+  let asking = 0, writing = 0;
+
+  const set = (id, props) => window.dash_clientside.set_props(id, props);
+  const system = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const kept = () => { try { return localStorage.getItem("headscope-theme"); } catch { return null; } };
+  const keep = (theme) => { try { localStorage.setItem("headscope-theme", theme); } catch { /* none */ } };
+
+  function themeOf(search) {
+    const asked = [new URLSearchParams(search).get("theme"), kept()];
+    return asked.find((theme) => THEMES.includes(theme)) || system();
+  }
+
+  hs.get = (key) => new URLSearchParams(hs.seen ? hs.seen.search : location.search).get(key) || "";
+  hs.list = (key) => hs.get(key).split(",").filter(Boolean);
+
+  /* What makes a page another one, which the server then lays out anew. */
+  function identity(seen) {
+    const query = new URLSearchParams(seen.search);
+    return JSON.stringify([seen.path, seen.theme, ...(hs.keys[seen.path] || []).map((k) => query.get(k))]);
+  }
+
+  function withChanges(search, changes) {
+    const query = new URLSearchParams(search);
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === "" || value === null || value === undefined) query.delete(key);
+      else query.set(key, String(value));
+    }
+    const written = query.toString().replaceAll("%2C", ",");
+    return written ? `?${written}` : "";
+  }
+
+  hs.href = (path, changes = {}) => path + withChanges(hs.seen.search, changes);
+
+  /* Change the state. `push` makes a step that the back button takes back. */
+  hs.change = (changes, push = false) => {
+    const search = withChanges(hs.seen.search, changes);
+    if (search === hs.seen.search) return;
+    if (push) write();
+    const before = identity(hs.seen);
+    hs.seen = { ...hs.seen, search };
+    if (identity(hs.seen) !== before) return hs.go(hs.seen.path + search);
+    for (const hear of hs.hears) hear();
+    clearTimeout(asking);
+    asking = setTimeout(() => set("state", { data: hs.seen }), STILL);
+    clearTimeout(writing);
+    if (push) set("url", { search });
+    else writing = setTimeout(write, WRITTEN);
+  };
+
+  function write() {
+    clearTimeout(writing);
+    if (!hs.seen || location.pathname !== hs.seen.path || location.search === hs.seen.search) return;
+    history.replaceState(history.state, "", hs.seen.path + hs.seen.search);
+    set("url", { search: hs.seen.search }); // Dash's own copy; it makes no step of what is there
+  }
+
+  /* Another page. */
+  hs.go = (href) => {
+    write();
+    history.pushState({}, "", href);
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+  };
+
+  hs.say = (text) => { const place = document.getElementById("said"); if (place) place.textContent = text; };
+
+  hs.toggleTheme = () => {
+    const theme = hs.seen.theme === "dark" ? "light" : "dark";
+    keep(theme);
+    document.documentElement.dataset.theme = theme;
+    hs.seen = { ...hs.seen, theme, search: withChanges(hs.seen.search, { theme }) };
+    history.replaceState(history.state, "", hs.seen.path + hs.seen.search);
+    set("url", { search: hs.seen.search });
+    set("state", { data: hs.seen });
+    set("page", { data: hs.seen });
+  };
+
+  /* Controls named state-KEY show what the address says, after the back button too. */
+  function showControls() {
+    for (const control of document.querySelectorAll("[id^='state-']")) {
+      if (control === document.activeElement) continue;
+      const value = hs.get(control.id.slice(6)) || control.dataset.rest || "";
+      if (control.tagName === "SELECT") control.value = value;
+      else if (control.value !== value) set(control.id, { value });
+    }
+    for (const button of document.querySelectorAll("[data-toggle]")) {
+      const [key, value] = button.dataset.toggle.split("=");
+      button.setAttribute("aria-pressed", String(hs.list(key).includes(value)));
+    }
+  }
+  hs.hears.add(showControls);
+
+  document.addEventListener("input", ({ target }) => {
+    if (!target.id || !target.id.startsWith("state-")) return;
+    hs.change({ [target.id.slice(6)]: target.value }, target.tagName === "SELECT");
+  });
+
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a.go");
+    if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
+      event.preventDefault();
+      hs.go(link.getAttribute("href"));
+      return;
+    }
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.toggle) {
+      const [key, value] = button.dataset.toggle.split("=");
+      const values = hs.list(key);
+      const left = values.filter((each) => each !== value);
+      hs.change({ [key]: (left.length < values.length ? left : [...values, value]).join(",") }, true);
+    } else if (button.dataset.set) {
+      hs.change(Object.fromEntries(new URLSearchParams(button.dataset.set)), true);
+    } else if (button.id === "copy-link") {
+      write();
+      const done = () => { button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy link"; }, 1500); };
+      navigator.clipboard.writeText(location.href).then(done, () => prompt("The link:", location.href));
+    } else if (button.id === "toggle-theme") hs.toggleTheme();
+    else if (button.id === "open-help") document.getElementById("help").showModal();
+    else if (button.id === "close-help") document.getElementById("help").close();
+    else if (button.id === "close-toast") document.getElementById("toast").hidden = true;
+  });
+
+  const none = () => window.dash_clientside.no_update;
+
+  window.dash_clientside = window.dash_clientside || {};
+  window.dash_clientside.headscope = {
+    address(path, search, keys) {
+      hs.keys = keys;
+      const theme = themeOf(search);
+      const seen = { path: path || "/", search: search || "", theme };
+      const first = hs.seen === null;
+      const same = !first && hs.seen.path === seen.path && hs.seen.search === seen.search;
+      const another = first || hs.shown !== identity(seen);
+      if (same && !another) return [none(), none()];
+      document.documentElement.dataset.theme = theme;
+      hs.seen = seen;
+      hs.shown = identity(seen);
+      if (!another) for (const hear of hs.hears) hear();
+      return [seen, another ? seen : none()];
+    },
+    arrived() {
+      requestAnimationFrame(() => {
+        showControls();
+        const title = document.getElementById("title");
+        document.title = title ? `${title.textContent} · headscope` : "headscope";
+        if (title && hs.arrivals++) title.focus({ preventScroll: true });
+        if (hs.arrivals > 1) window.scrollTo(0, 0);
+        for (const page of hs.pages) page();
+      });
+      return none();
+    },
+    tell(message) {
+      const toast = document.getElementById("toast");
+      const close = Object.assign(document.createElement("button"), { id: "close-toast", type: "button", textContent: "Close" });
+      toast.replaceChildren(document.createTextNode(message.text), close);
+      return false;
+    },
+  };
+  hs.arrivals = 0;
+})();

@@ -1,0 +1,100 @@
+"""Who may ask: this machine by its own name, or whoever holds the token."""
+
+import hmac
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, redirect, request
+
+from headscope.errors import HeadscopeError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+_COOKIE = "headscope_token"
+_SHORTEST_TOKEN = 16
+
+
+def check_address(host: str, anywhere: bool, token: str | None) -> None:
+    """Refuse to be reached from other machines without being told so, and without a token.
+
+    Raises:
+        HeadscopeError: the host is not this machine and flag or token is missing, or the token
+            can be guessed.
+    """
+    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()):
+        raise HeadscopeError(
+            f"A token takes at least {_SHORTEST_TOKEN} plain characters, so that it cannot be "
+            "guessed; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one."
+        )
+    if host in LOCAL:
+        return
+    if not anywhere or token is None:
+        raise HeadscopeError(
+            f"{host} can be reached by other machines, which could then read the runs and start "
+            "scans; if that is meant, add --allow-remote and --token TOKEN."
+        )
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Looks at every request before it is answered, and at every answer before it leaves.
+
+    Attributes:
+        host: what the server is bound to.
+        token: what every request has to bring, in a cookie once the first brought it in its URL.
+        policy: what a page may load and run, as a Content-Security-Policy.
+    """
+
+    host: str
+    token: str | None
+    policy: str
+
+    def watch(self, server: Flask) -> None:
+        server.before_request(self.admit)
+        server.after_request(self.seal)
+
+    def admit(self) -> Response | None:
+        """Let a request in, or answer it here."""
+        # A page of elsewhere may have its name point to this machine (DNS rebinding); the browser
+        # then still names that page as host.
+        if self.host in LOCAL and _hostname(f"//{request.host}") not in LOCAL:
+            abort(Response("This server answers to its own name only.", 403))
+        origin = request.headers.get("Origin")
+        if origin and urlsplit(origin).netloc != request.host:
+            abort(Response("Pages of other servers may not ask this one.", 403))
+        return self._admit_by_token() if self.token is not None else None
+
+    def _admit_by_token(self) -> Response | None:
+        if self._is_token(request.cookies.get(_COOKIE, "")):
+            return None
+        if not self._is_token(request.args.get("token", "")):
+            abort(Response("Open the address with ?token=… that the terminal printed.", 401))
+        # Taken out of the address, so that it is not copied with a link.
+        rest = "&".join(
+            part
+            for part in request.query_string.decode("ascii", "replace").split("&")
+            if not part.startswith("token=")
+        )
+        answer = redirect(request.path + (f"?{rest}" if rest else ""))
+        answer.set_cookie(_COOKIE, self.token or "", httponly=True, samesite="Strict")
+        return answer  # type: ignore[return-value]
+
+    def _is_token(self, given: str) -> bool:
+        # Takes as long for a wrong token as for the right one.
+        return hmac.compare_digest(given.encode(), (self.token or "").encode())
+
+    def seal(self, response: Response) -> Response:
+        """Say what a browser may do with an answer."""
+        response.headers["Content-Security-Policy"] = self.policy
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        return response
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
