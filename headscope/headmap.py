@@ -232,8 +232,13 @@ class HeadMap:
         """
         from headscope.stored import read_run
 
-        info, arrays, curves = read_run(Path(folder))
-        return cls(info, in_order(info, arrays), curves)
+        info, arrays, curves, table = read_run(Path(folder))
+        found = cls(info, in_order(info, arrays), curves)
+        places = found.places()
+        if table[["layer", "head"]].equals(places[["layer", "head"]]):
+            for name, score in found.scores.items():
+                score.keep_interval(info.seed, table, name)
+        return found
 
 
 def in_order(info: RunInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, Scores]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 import numpy as np
+import pandas as pd
 
 CONFIDENCE = 0.95
 EDGES = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -40,6 +41,16 @@ class Scores:
             low.flags.writeable = high.flags.writeable = False
             self._intervals[seed] = low.reshape(shape), high.reshape(shape)
         return self._intervals[seed]
+
+    def keep_interval(self, seed: int, table: pd.DataFrame, name: str) -> None:
+        """Take the bounds that a table of heads has for this score: they take long to work out."""
+        columns = [f"{name}.low", f"{name}.high"]
+        if not {*columns} <= {*table.select_dtypes("number").columns}:
+            return
+        bounds = table[columns].to_numpy(np.float64).T.reshape(2, *self.values.shape[1:])
+        if np.isfinite(bounds).all():
+            bounds.flags.writeable = False
+            self._intervals[seed] = bounds[0], bounds[1]
 
     def interval_of(self, row: int, head: int, seed: int = 0) -> tuple[float, float]:
         """The same for one head, of the row-th layer, without working out the others'."""

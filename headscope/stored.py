@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from headscope import storage
 from headscope.errors import HeadscopeError
@@ -13,8 +14,8 @@ from headscope.runinfo import RunInfo
 Arrays = dict[str, np.ndarray]
 
 
-def read_run(folder: Path) -> tuple[RunInfo, Arrays, Arrays]:
-    """A finished run: what it was made from, its scores and its curves.
+def read_run(folder: Path) -> tuple[RunInfo, Arrays, Arrays, pd.DataFrame]:
+    """A finished run: what it was made from, its scores, its curves and its table of heads.
 
     Raises:
         HeadscopeError: it is missing, damaged, unfinished, or from a newer headscope.
@@ -45,7 +46,7 @@ def read_run(folder: Path) -> tuple[RunInfo, Arrays, Arrays]:
     n = len(info.model.layers) * info.model.n_heads
     if len(table) != n or not {"layer", "head", *scores} <= {*table.columns}:
         raise _damaged(folder, info, "its heads.parquet does not fit its scores")
-    return info, scores, curves
+    return info, scores, curves, table
 
 
 def _problems(

@@ -11,6 +11,7 @@ from made_up import a_map
 from headscope import HeadMap, storage
 from headscope.errors import HeadscopeError
 from headscope.runinfo import RunInfo
+from headscope.scores import Scores
 from headscope.viz.report import report_html
 
 Change = Callable[[dict[str, np.ndarray]], object]
@@ -112,3 +113,25 @@ def test_a_score_that_no_prompt_was_answered_for_may_be_missing(tmp_path: Path) 
 
 def stored(folder: Path) -> dict[str, np.ndarray]:
     return storage.read_arrays(folder / "scores.safetensors")
+
+
+def test_a_read_map_has_its_intervals_from_its_table_to_the_last_bit(tmp_path: Path) -> None:
+    made = a_map()
+    read = HeadMap.load(made.save(tmp_path / "run"))
+    for name, score in read.scores.items():
+        assert read.info.seed in score._intervals
+        fresh = Scores(score.values, score.kv_view)
+        assert np.array_equal(score.interval(read.info.seed), fresh.interval(read.info.seed)), name
+
+
+def test_intervals_that_are_no_numbers_or_of_other_heads_are_worked_out_anew(
+    tmp_path: Path,
+) -> None:
+    folder = a_map().save(tmp_path / "run")
+    table = storage.read_table(folder / "heads.parquet")
+    right = HeadMap.load(folder)["sink"].interval()
+    for wrong in (np.nan, "low"):
+        storage.write_table(folder / "heads.parquet", table.assign(**{"sink.low": wrong}))
+        assert np.array_equal(HeadMap.load(folder)["sink"].interval(), right)
+    storage.write_table(folder / "heads.parquet", table[::-1])
+    assert np.array_equal(HeadMap.load(folder)["sink"].interval(), right)
