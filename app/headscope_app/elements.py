@@ -11,7 +11,12 @@ from dash.development.base_component import Component
 from headscope.viz.palette import styles
 from headscope.viz.view import words
 
-Child = str | Component | Sequence[Any] | None
+Child = Any  # a component, text, a list of both, or None
+
+
+def attributes(**given: str) -> dict[str, Any]:
+    """Attributes as HTML writes them: `aria_label` is aria-label, `data_toggle` data-toggle."""
+    return {name.replace("_", "-"): value for name, value in given.items()}
 
 
 def heading(title: Child, *under: Child) -> Component:
@@ -72,18 +77,18 @@ def search_field(placeholder: str, value: str) -> Component:
 
 def toggle(key: str, value: str, child: Child, pressed: bool = False) -> Component:
     """A button that takes a value into a part of the state, or out of it."""
-    named = {"data-toggle": f"{key}={value}", "aria-pressed": str(pressed).lower()}
+    named = attributes(data_toggle=f"{key}={value}", aria_pressed=str(pressed).lower())
     return html.Button(child, type="button", className="chip", **named)
 
 
 def letter(role: str) -> Component:
     """A role's colour and letter, as on the map."""
     if not role:
-        return html.Span(className="letter none", **{"aria-hidden": "true"})
+        return html.Span(className="letter none", **attributes(aria_hidden="true"))
     return html.Span(
         styles([role])[role].letter,
         className=f"letter role-{css_name(role)}",
-        **{"aria-hidden": "true"},
+        **attributes(aria_hidden="true"),
     )
 
 
@@ -121,15 +126,15 @@ def table(
             if position == 0 and href is not None:
                 value = link(value, href(row))
             cell = html.Th if position == 0 else html.Td
-            scope = {"scope": "row"} if position == 0 else {}
+            scope: dict[str, Any] = {"scope": "row"} if position == 0 else {}
             cells.append(cell(value, className=kinds[name], **scope))
         body.append(html.Tr(cells))
     return html.Div(
-        html.Table([html.Thead(head), html.Tbody(body)], **{"aria-label": label}),
+        html.Table([html.Thead(head), html.Tbody(body)], **attributes(aria_label=label)),
         className="scroll",
         tabIndex=0,
         role="region",
-        **{"aria-label": label},
+        **attributes(aria_label=label),
     )
 
 

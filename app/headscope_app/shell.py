@@ -7,7 +7,7 @@ from dash import dcc, html
 from dash.development.base_component import Component
 
 from headscope.errors import HeadscopeError
-from headscope_app.elements import link, notice
+from headscope_app.elements import attributes, link, notice
 from headscope_app.errors import told
 from headscope_app.library import Library
 from headscope_app.state import State
@@ -41,7 +41,7 @@ def shell(pages: Sequence["Page"]) -> Component:
             html.Div(id="nav"),
             html.Div(id="toast", role="alert", className="toast", hidden=True),
             html.Main(id="main", tabIndex=-1, children=_waiting()),
-            html.Div(id="said", className="unseen", **{"aria-live": "polite"}),
+            html.Div(id="said", className="unseen", **attributes(aria_live="polite")),
             _help(),
         ],
         id="app",
@@ -74,7 +74,7 @@ def navigation(pages: Sequence["Page"], path: str, state: State) -> Component:
         about_run = "run" in page.KEYS
         if about_run and not state.run:
             continue
-        here = {"aria-current": "page"} if path == page.PATH else {}
+        here = attributes(aria_current="page") if path == page.PATH else {}
         href = State(
             run=state.run, head=state.head, selected=state.selected, probe=state.probe
         ).link(page.PATH)
@@ -86,20 +86,22 @@ def navigation(pages: Sequence["Page"], path: str, state: State) -> Component:
             html.Button("Copy link", id="copy-link", type="button", className="quiet"),
             html.Button(
                 "◐", id="toggle-theme", type="button", className="quiet", title="Light or dark (t)",
-                **{"aria-label": "Light or dark"},
+                **attributes(aria_label="Light or dark"),
             ),
             html.Button(
                 "?", id="open-help", type="button", className="quiet", title="Keys (?)",
-                **{"aria-label": "Keys"},
+                **attributes(aria_label="Keys"),
             ),
         ],
         className="top",
-        **{"aria-label": "Pages"},
+        **attributes(aria_label="Pages"),
     )  # fmt: skip
 
 
 def _logo() -> Component:
-    return html.Span([html.I() for _ in range(9)], className="logo", **{"aria-hidden": "true"})
+    return html.Span(
+        [html.I() for _ in range(9)], className="logo", **attributes(aria_hidden="true")
+    )
 
 
 def _waiting() -> Component:
@@ -120,5 +122,5 @@ def _help() -> Component:
             html.Button("Close", id="close-help", type="button"),
         ],
         id="help",
-        **{"aria-label": "Keys"},
+        **attributes(aria_label="Keys"),
     )

@@ -22,9 +22,14 @@ from headscope_app.state import State
 
 
 class Page(Protocol):
-    PATH: str
-    TITLE: str
-    KEYS: tuple[str, ...]
+    @property
+    def PATH(self) -> str: ...
+
+    @property
+    def TITLE(self) -> str: ...
+
+    @property
+    def KEYS(self) -> tuple[str, ...]: ...
 
     def layout(self, library: Library, state: State) -> Component: ...
 

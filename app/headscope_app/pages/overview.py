@@ -8,7 +8,17 @@ import dash
 from dash import Input, Output, html
 from dash.development.base_component import Component
 
-from headscope_app.elements import card, choice, day, field, heading, link, notice, search_field
+from headscope_app.elements import (
+    attributes,
+    card,
+    choice,
+    day,
+    field,
+    heading,
+    link,
+    notice,
+    search_field,
+)
 from headscope_app.library import Entry, Library
 from headscope_app.listing import KINDS
 from headscope_app.state import State
@@ -81,7 +91,7 @@ def listed(entries: Sequence[Entry], state: State) -> Component:
         html.Table(
             [html.Thead(head), html.Tbody([_row(entry, state) for entry in chosen])],
             className="runs",
-            **{"aria-label": f"{len(chosen)} runs"},
+            **attributes(aria_label=f"{len(chosen)} runs"),
         ),
         className="scroll card",
     )
@@ -123,7 +133,7 @@ def _row(entry: Entry, state: State) -> Component:
 
 
 def _also(entry: Entry, imported: bool) -> list[Component]:
-    marks = [html.Span("imported", className="mark")] if imported else []
+    marks: list[Component] = [html.Span("imported", className="mark")] if imported else []
     for kind in dict.fromkeys(entry.files):
         n = entry.files.count(kind)
         told = f"{n} × {KINDS[kind]}" if n > 1 else KINDS[kind]
@@ -141,7 +151,7 @@ def _files(library: Library) -> Component | None:
     ]
     return card(
         "Other results",
-        html.Table(html.Tbody(rows), **{"aria-label": "Other results"}),
+        html.Table(html.Tbody(rows), **attributes(aria_label="Other results")),
         note="Files of results that lie in no run folder; tests are shown under Tests.",
     )
 
