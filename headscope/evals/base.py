@@ -66,6 +66,8 @@ class Eval(Registered, ABC):
 
     Attributes:
         samples: how many questions.
+        seed: of everything that is drawn.
+        split: "detect", "tune" or "test": what the questions are for.
         lengths: of the prompts in tokens, taken in turn, met within 1 % and never exceeded. Where
             an eval is short by nature the default is none: prompts are as long as they are, and
             otherwise prose stands before the question.

@@ -81,6 +81,9 @@ class Probe(Registered, ABC):
     A probe sees one finished attention at a time and gives a number per query head; `scan`
     averages over prompts and puts an interval around the mean. A probe that alters the pass
     declares `alters`, brings its own `read`, and shares no pass.
+
+    Attributes:
+        prompts: the family of prompts that it is measured on.
     """
 
     registry: ClassVar[dict[str, "type[Probe]"]] = {}

@@ -34,6 +34,9 @@ class ContextAwareness(Probe):
     that generates the first token of the answer (window = 1), renormalised over user, assistant
     and BOS. It is reported there for one head of a middle layer, and for models whose BOS stands
     before the template; where a template writes none, its first token stands for it here.
+
+    Attributes:
+        window: rows at the end of the prompt.
     """
 
     paper = "Wang et al. 2024, arXiv 2411.02688"

@@ -25,6 +25,9 @@ class Contextual(Probe):
     code averages over the rows of the response's tokens, where the rows that produced them are
     averaged here; its documents are real and found by a retriever. It sums or maximises over the
     other documents.
+
+    Attributes:
+        sink: how many first tokens contextual_sink counts.
     """
 
     paper = "Zhu et al. 2025, arXiv 2503.23306"

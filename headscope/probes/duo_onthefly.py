@@ -33,6 +33,9 @@ class DuoOnthefly(Probe):
     Source: the gradient-free scores of NVIDIA's kvpress (`duo_attention_on_the_fly`, called
     experimental there), a stand-in for the trained gates of DuoAttention, Xiao et al. 2024, arXiv
     2410.10819. There: 50 chapters of BookSum, length 500, no windows.
+
+    Attributes:
+        length: how often the mean query and key are said, in tokens.
     """
 
     paper = "after Xiao et al. 2024, arXiv 2410.10819, as in NVIDIA's kvpress"

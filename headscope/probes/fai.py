@@ -23,6 +23,9 @@ class Fai(Probe):
     Source: arXiv 2510.13554, where FAI_s is taken from the mean map of the heads of longest span
     over the rows of a response, with a horizon that is cut at the end; a score of each head by
     itself is headscope's own. lo and hi are those of a port; the paper's were not verified.
+
+    Attributes:
+        lo, hi: the nearest and the furthest distance that counts, in tokens.
     """
 
     paper = "after arXiv 2510.13554"

@@ -25,6 +25,10 @@ class HiddenSinks(Probe):
     Source: the column rule of ACT (Yu et al. 2024, arXiv 2406.15765) with the threshold of its
     code, which drops the first sink that it finds; here the first token is dropped. `min_rows` and
     the mass as a score are headscope's own.
+
+    Attributes:
+        threshold: of a column's mean attention, above which its key is a sink.
+        min_rows: rows that have to see a key before it may be a sink.
     """
 
     paper = "after Yu et al. 2024, arXiv 2406.15765"

@@ -36,6 +36,10 @@ class Longheads(Probe):
 
     Source: chunk choice of Lu et al. 2024, arXiv 2402.10685, and its code, which has chunks of
     256 tokens and 13 to choose; the hit rate on a needle is headscope's own.
+
+    Attributes:
+        chunk: tokens of a chunk.
+        budget: chunks that a head may choose.
     """
 
     paper = "after Lu et al. 2024, arXiv 2402.10685"

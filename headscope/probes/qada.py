@@ -45,6 +45,11 @@ class Qada(Probe):
     those of the row's own bulk: those of all keys of the prompt but the sinks made the estimate
     call 91 % of the rows of SmolLM2-135M's median head long, where 2 % are (one prompt). A
     soft-cap is left out of the estimate.
+
+    Attributes:
+        sinks: first tokens that are always local.
+        local: tokens of the recent window, the query's own among them.
+        tau: share of the attention on local keys from which on a row is local.
     """
 
     paper = "after Donhauser et al. 2025, arXiv 2502.09647"

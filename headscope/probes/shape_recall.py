@@ -38,6 +38,15 @@ class ShapeRecall(Probe):
     to 3 600 to vertical-slash, an eighth of all blocks. Here each has one budget, 3 % of 2 048
     tokens, so that the best is not simply the largest: recalls do not compare with published ones.
     The rows that choose lines are among those that are scored, there as here.
+
+    Attributes:
+        sink, window: tokens of shape_a.
+        vertical, slash: columns and diagonals of shape_vertical_slash, those of `always` included.
+        always: first columns, and nearest diagonals, that are always among them.
+        block: tokens of a block.
+        blocks: blocks of keys for each block of queries.
+        sampled: rows that are scored.
+        last: rows that choose columns and diagonals.
     """
 
     paper = "after Jiang et al. 2024, arXiv 2407.02490"

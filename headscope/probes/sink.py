@@ -19,6 +19,10 @@ class Sink(Probe):
 
     Source: Gu et al. 2024, arXiv 2410.10781, section 3: epsilon = 0.3, T = 64. Nearly every head
     of a large RoPE model passes that, so the continuous score is the one to rank by.
+
+    Attributes:
+        epsilon: mean attention on the first token above which a prompt counts for sink_rate.
+        first: T, the rows that sink_rate looks at.
     """
 
     paper = "Gu et al. 2024, arXiv 2410.10781"

@@ -29,6 +29,12 @@ class SnapkvFar(Probe):
     keeps the top keys of each head and scores no heads. The far mass is headscope's own
     definition, after a rule proposed for mlx-lm (pull request 1522: first 4 and last 64 tokens
     left out, a retrieval head above 0.35 among the top quarter).
+
+    Attributes:
+        window: rows at the end of the prompt, SnapKV's observation window.
+        sink, recent: tokens at the start and at the end of the prompt that are not far.
+        keep: share of the prefix that SnapKV would keep, for snapkv_top.
+        kernel: neighbours that votes are averaged over, an odd number.
     """
 
     paper = "after Li et al. 2024, arXiv 2404.14469"

@@ -21,6 +21,9 @@ class Streaming(Probe):
 
     Source: the pattern of Xiao et al. 2023, arXiv 2309.17453; as a head score it is a stand-in
     for DuoAttention's trained gate (Xiao et al. 2024, arXiv 2410.10819).
+
+    Attributes:
+        pattern: the first tokens and the window that count as inside.
     """
 
     paper = "after Xiao et al. 2023, arXiv 2309.17453"

@@ -27,6 +27,10 @@ class TaskKv(Probe):
     farthest heads of each layer heterogeneous and keeps all of their cache. Dividing by the layer's
     mean is headscope's own and keeps the order within a layer. The distance is one of a task: it
     differs by design from prompt to prompt.
+
+    Attributes:
+        window: rows at the end of the prompt.
+        top: keys of the largest c.
     """
 
     paper = "after He et al. 2025, arXiv 2501.15113"
