@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import floor, isfinite, log10, sqrt
 
+import numpy as np
+
 from headscope.viz.markup import Markup, el
 from headscope.viz.view import Interval, View, words
 
@@ -21,6 +23,11 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         inside = min(max(value, self.low), self.high)
+        return self.start + self.width * (inside - self.low) / (self.high - self.low)
+
+    def places(self, values: np.ndarray) -> np.ndarray:
+        """The same for many; NaN stays."""
+        inside = np.clip(np.asarray(values, np.float64), self.low, self.high)
         return self.start + self.width * (inside - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:

@@ -6,12 +6,28 @@ from typing import Literal
 from zlib import crc32
 
 Theme = Literal["light", "dark"]
+Marker = Literal["circle", "square", "triangle", "diamond", "cross", "bar", "none"]
 
 SURFACE: Mapping[Theme, str] = {"light": "#ffffff", "dark": "#15181c"}
 EMPTY: Mapping[Theme, str] = {"light": "#f0f2f4", "dark": "#23272d"}
 INK: Mapping[Theme, str] = {"light": "#1b1f24", "dark": "#e8eaed"}
 MUTED: Mapping[Theme, str] = {"light": "#5c6670", "dark": "#9aa4af"}
 LINE: Mapping[Theme, str] = {"light": "#c3cad1", "dark": "#454d57"}
+
+# As far apart to colour-blind eyes as two colours get: what carries towards something, and away.
+TOWARDS, AWAY = "#d55e00", "#3b3f9e"
+
+# A colour and a mark each, so that no series depends on its colour alone; of Okabe & Ito too.
+SERIES: tuple[tuple[str, Marker], ...] = (
+    ("#d55e00", "square"),
+    ("#009e73", "triangle"),
+    ("#3b3f9e", "diamond"),
+    ("#9b6bd3", "cross"),
+    ("#e69f00", "bar"),
+    ("#56b4e9", "circle"),
+    ("#a0522d", "square"),
+    ("#cc79a7", "triangle"),
+)
 
 LEVELS = (0.2, 0.45, 0.65, 0.82, 1.0)  # how much role colour each level of confidence holds
 
@@ -45,6 +61,27 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 @dataclass(frozen=True)
+class Pair:
+    """One colour on both surfaces."""
+
+    light: str
+    dark: str
+
+    @classmethod
+    def of(cls, colour: str) -> "Pair":
+        """A colour of marks: itself where it is light, light enough to be seen where it is dark."""
+        return cls(seen_on(colour, SURFACE["light"]), seen_on(colour, SURFACE["dark"]))
+
+    @classmethod
+    def named(cls, colours: Mapping[Theme, str]) -> "Pair":
+        """One of the colours above: SURFACE, EMPTY, INK, MUTED or LINE."""
+        return cls(colours["light"], colours["dark"])
+
+    def on(self, theme: Theme) -> str:
+        return self.light if theme == "light" else self.dark
+
+
+@dataclass(frozen=True)
 class Style:
     """How a role is drawn."""
 
@@ -53,9 +90,7 @@ class Style:
 
     def on(self, theme: Theme) -> str:
         """The role's colour, light enough to be seen where the surface is dark."""
-        lighter = (mix("#ffffff", self.colour, step / 20) for step in range(20))
-        visible = (c for c in lighter if contrast(c, SURFACE["dark"]) >= 3)
-        return self.colour if theme == "light" else next(visible)
+        return self.colour if theme == "light" else seen_on(self.colour, SURFACE["dark"])
 
     def fill(self, level: int, theme: Theme = "light") -> str:
         """The colour of a cell, level 0 being the one for heads that are not sure."""
@@ -87,6 +122,13 @@ def mix(colour: str, surface: str, amount: float) -> str:
     """A colour laid over a surface, `amount` of it opaque."""
     pairs = zip(_channels(colour), _channels(surface), strict=True)
     return "#" + "".join(f"{round(a * amount + b * (1 - amount)):02x}" for a, b in pairs)
+
+
+def seen_on(colour: str, surface: str) -> str:
+    """A colour moved away from a surface as little as its marks need to be seen there."""
+    far = max(("#000000", "#ffffff"), key=lambda end: contrast(end, surface))
+    shades = (mix(far, colour, step / 20) for step in range(21))
+    return next(shade for shade in shades if contrast(shade, surface) >= 3)
 
 
 def readable_on(surface: str, colour: str) -> str:

@@ -5,10 +5,8 @@ from headscope.patch_map import PatchMap
 from headscope.viz.grid import Grid
 from headscope.viz.markup import Markup, el
 from headscope.viz.paint import FONT
-from headscope.viz.palette import EMPTY, INK, MUTED, SURFACE, mix
+from headscope.viz.palette import AWAY, EMPTY, INK, MUTED, SURFACE, TOWARDS, mix
 
-# Of the palette of roles, and as far apart to colour-blind eyes as two colours get.
-_TOWARDS, _AWAY = "#d55e00", "#3b3f9e"
 _BOX = (
     f"background:{SURFACE['light']};color:{INK['light']};padding:12px 14px;border-radius:8px;"
     f"max-width:1040px;font:13px/1.45 {FONT}"
@@ -44,7 +42,7 @@ def patch_map_svg(found: PatchMap) -> Markup:
             row = cells.get((layer, head))
             fill, said = EMPTY["light"], f"L{layer}H{head}: not patched"
             if row is not None:
-                towards = _TOWARDS if row["effect"] > 0 else _AWAY
+                towards = TOWARDS if row["effect"] > 0 else AWAY
                 fill = mix(towards, EMPTY["light"], abs(row["effect"]) / most)
                 said = (
                     f"{row['name']}: {row['effect']:.3f} [{row['low']:.3f}, {row['high']:.3f}], "

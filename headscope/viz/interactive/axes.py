@@ -1,0 +1,61 @@
+"""Axes of a panel as plotly's."""
+
+from typing import Any
+
+import numpy as np
+
+from headscope.viz.interactive.words import safe
+from headscope.viz.marks import Along, Cells
+from headscope.viz.palette import INK, LINE, MUTED, Theme
+from headscope.viz.panel import Panel
+from headscope.viz.svg.plot import Plot
+
+_CROWDED = 11.0  # px that a name needs
+
+
+def axis_of(panel: Panel, along: Along, theme: Theme) -> dict[str, Any]:
+    """One axis: its limits are those of the static picture, so that both show the same."""
+    axis, limits = panel.axis(along), panel.limits(along)
+    if axis.log:
+        limits = tuple(float(end) for end in np.log10(limits))
+    if axis.down:
+        limits = limits[::-1]
+    ruled = panel.grid and not axis.names and not any(isinstance(m, Cells) for m in panel.marks)
+    made: dict[str, Any] = {
+        "title": {"text": safe(axis.title), "font": {"size": 12, "color": INK[theme]},
+                  "standoff": 8},
+        "range": list(limits),
+        "type": "log" if axis.log else "linear",
+        "showgrid": ruled,
+        "gridcolor": LINE[theme],
+        "gridwidth": 0.5,
+        "zeroline": False,
+        "tickfont": {"size": 11, "color": MUTED[theme]},
+        "ticks": "",
+        "ticklabelstandoff": 4,
+        "automargin": True,
+    }  # fmt: skip
+    if along == "x" and Plot(panel).upright:
+        made["tickangle"] = -90
+    size = panel.width if along == "x" else panel.height
+    return made | _ticks(panel, along, size)
+
+
+def _ticks(panel: Panel, along: Along, size: float) -> dict[str, Any]:
+    axis = panel.axis(along)
+    if axis.names and len(axis.names) * _CROWDED > size:
+        # Plain numbers thin out and come back on zooming in; names stand in their place.
+        alias = {str(i): safe(name) for i, name in enumerate(axis.names)}
+        return {"tickmode": "auto", "nticks": int(size / (2 * _CROWDED)), "tickformat": "d",
+                "labelalias": alias}  # fmt: skip
+    if axis.names:
+        places = np.arange(len(axis.names))
+        return _array(places, [safe(name) for name in axis.names])
+    if axis.ticks or axis.log:
+        ticks = panel.scale(along).ticks()
+        return _array(np.array([value for value, _ in ticks]), [safe(said) for _, said in ticks])
+    return {}
+
+
+def _array(places: np.ndarray, names: list[str]) -> dict[str, Any]:
+    return {"tickmode": "array", "tickvals": places, "ticktext": names}
