@@ -1,7 +1,9 @@
 """Tables and progress for people at a terminal: results to stdout, progress to stderr."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import pandas as pd
 from rich.console import Console
@@ -32,8 +34,11 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def bars(quiet: bool) -> Iterator["Bars"]:
-    """Progress bars, one per thing that is being worked on."""
+def bars(quiet: bool, told: Literal["bars", "json"] = "bars") -> Iterator["Bars | Lines"]:
+    """Progress bars, one per thing that is being worked on; or lines, for programs."""
+    if told == "json" and not quiet:
+        yield Lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -55,6 +60,14 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done)
+
+
+class Lines:
+    """Takes the same calls, and writes {"stage": name, "done": 3, "total": 8} for each."""
+
+    def family(self, name: str, done: int, total: int) -> None:
+        err.file.write(json.dumps({"stage": name, "done": done, "total": total}) + "\n")
+        err.file.flush()
 
 
 def show_top(head_map: HeadMap, k: int) -> None:

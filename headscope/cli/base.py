@@ -87,6 +87,10 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Seed = Annotated[int | None, typer.Option(help="Of prompts, control sets and intervals.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Told = Annotated[
+    Literal["bars", "json"],
+    typer.Option("--progress", help="How progress is told on stderr: bars, or JSON lines."),
+]
 Mode = Annotated[
     Literal["zero", "mean", "uniform", "resample"], typer.Option(help="How heads are ablated.")
 ]

@@ -15,6 +15,7 @@ from headscope.cli.base import (
     Quiet,
     Samples,
     Seed,
+    Told,
     app,
     at_least,
     print_json,
@@ -46,6 +47,7 @@ def scan(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Told = "bars",
 ) -> None:
     """Score every head of a model and save the head map; continues a scan that was cut off."""
     from headscope import terminal
@@ -82,7 +84,7 @@ def scan(
     def kept() -> bool:
         return (folder / "heads.parquet").exists() or any(folder.glob("partial/*.safetensors"))
 
-    with resumable(kept), terminal.bars(quiet) as bars:
+    with resumable(kept), terminal.bars(quiet, progress) as bars:
         head_map = run_scan(
             opened,
             plan.probes,

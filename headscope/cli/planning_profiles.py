@@ -13,6 +13,7 @@ from headscope.cli.base import (
     Run,
     Samples,
     Seed,
+    Told,
     app,
     at_least,
     no_folder,
@@ -92,6 +93,7 @@ def plan(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Told = "bars",
 ) -> None:
     """Give every head a rule, within a budget: what heads lose is measured once and kept."""
     from headscope import terminal
@@ -109,7 +111,7 @@ def plan(
             raise HeadscopeError("With --by nothing is measured; leave --loss, --rows, --over out.")
         found = settings.by_score(by, wanted, granularity)
     else:
-        with resumable(settings.begun), terminal.bars(quiet) as bars:
+        with resumable(settings.begun), terminal.bars(quiet, progress) as bars:
             recalls = settings.recalls(bars.family)
             costs = settings.costs(recalls, bars.family) if wanted.kind == "latency" else None
         found = make(recalls, wanted, granularity=granularity, loss=loss, over=over, costs=costs)

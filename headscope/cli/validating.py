@@ -15,6 +15,7 @@ from headscope.cli.base import (
     Run,
     Samples,
     Seed,
+    Told,
     app,
     at_least,
     no_folder,
@@ -70,6 +71,7 @@ def validate(
     seed: Seed = None,
     as_json: Json = False,
     quiet: Quiet = False,
+    progress: Told = "bars",
 ) -> None:
     """Ablate the heads that a scan found, and random ones, on questions that found none of them."""
     from headscope import terminal
@@ -114,7 +116,7 @@ def validate(
         run, f"{subject}-{mode}-{part}", {**settings, "prompts": str(prompts or "")}
     )
     opened = reopened(run, head_map, device)
-    with resumable(path.exists), terminal.bars(quiet) as bars:
+    with resumable(path.exists), terminal.bars(quiet, progress) as bars:
         result = run_validation(
             opened,
             head_map if tested is None else tested,
