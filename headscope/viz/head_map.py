@@ -8,13 +8,15 @@ from headscope.headmap import HeadMap
 from headscope.heads import Head
 from headscope.viz.grid import Grid
 from headscope.viz.legend import legend
-from headscope.viz.markup import Markup, el, join
+from headscope.viz.markup import Markup, el, join, number
 from headscope.viz.paint import FONT, Paint, Theme
 from headscope.viz.view import Cell, View, words
 
-Tooltips = Literal["scores", "role"]
+Tooltips = Literal["scores", "role", "none"]
 
 _LEAST_WIDTH = 460.0
+_SCORES_UP_TO = 4_000  # of all heads: a notebook is saved with its pictures
+_ROLES_UP_TO = 1_200  # heads
 
 
 def head_map_svg(
@@ -32,11 +34,20 @@ def head_map_svg(
     Args:
         title: its heading; the model's name if left out, "" for none.
         theme: "auto" follows the reader's, light where that is not known.
-        tooltips: all scores of a head, or only its roles, which makes a third of the size.
+        tooltips: all scores of a head, or only its roles, which makes a third of the size, or none,
+            which makes a tenth.
         ringed: heads to draw a ring around.
     """
     heading = head_map.info.model.name if title is None else title
     return Drawing(View.of(head_map), heading, theme, tooltips, ringed).svg()
+
+
+def affordable(head_map: HeadMap) -> Tooltips:
+    """The most that tooltips may tell in a picture of less than 300 kB."""
+    heads = len(head_map.heads())
+    if heads * len(head_map.scores) <= _SCORES_UP_TO:
+        return "scores"
+    return "role" if heads <= _ROLES_UP_TO else "none"
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,36 @@ class Drawing:
         )
 
     def _cells(self) -> Markup:
+        """A group for each head, or without tooltips a path for all heads that look alike."""
+        drawn = self._alike() if self.tooltips == "none" else self._each()
+        return el(
+            "g",
+            *drawn,
+            class_="cells",
+            text_anchor="middle",
+            font_weight=600,
+            font_size=self.grid.letter or None,
+        )
+
+    def _alike(self) -> list[Markup]:
+        grid, size = self.grid, number(self.grid.cell)
+        rows = {layer: row for row, layer in enumerate(grid.layers)}
+        groups: dict[str, list[Cell]] = {}
+        for cell in self.view.cells:
+            name = f"{self.view.styles[cell.role].letter}{cell.level}" if cell.role else "empty"
+            groups.setdefault(name, []).append(cell)
+        drawn = []
+        for name, cells in groups.items():
+            places = [(grid.x(rows[cell.layer]), grid.y(cell.head)) for cell in cells]
+            squares = "".join(f"M{number(x)} {number(y)}h{size}v{size}h-{size}z" for x, y in places)
+            drawn.append(el("path", d=squares, **self.paint(name)))
+            if grid.letter and name != "empty":
+                half, low = grid.cell / 2, grid.cell / 2 + grid.letter * 0.36
+                letters = (el("text", name[0], x=x + half, y=y + low) for x, y in places)
+                drawn.append(el("g", *letters, **self.paint(f"{name}t")))
+        return drawn
+
+    def _each(self) -> list[Markup]:
         grid, paint = self.grid, self.paint
         rows = {layer: row for row, layer in enumerate(grid.layers)}
         size = {"width": grid.cell, "height": grid.cell, "rx": grid.corner}
@@ -154,14 +195,7 @@ class Drawing:
                     at = {"x": x + grid.cell / 2, "y": y + grid.cell / 2 + grid.letter * 0.36}
                     parts.append(el("text", style.letter, **at, **paint(f"{name}t")))
             drawn.append(el("g", *parts, id=cell.name if self.anchors else None))
-        return el(
-            "g",
-            *drawn,
-            class_="cells",
-            text_anchor="middle",
-            font_weight=600,
-            font_size=grid.letter or None,
-        )
+        return drawn
 
     def _rings(self) -> Markup:
         grid = self.grid

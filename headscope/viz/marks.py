@@ -130,7 +130,7 @@ class Cells:
         said: [row, column] of strings, what a tooltip begins with; None for its two axis names.
         fields: names of the numbers that a tooltip tells.
         numbers: [row, column, field]; None for the value alone.
-        digits: decimals of a value in a tooltip.
+        digits: decimals of a value in a tooltip; None for a value that is not told.
     """
 
     values: np.ndarray
@@ -139,7 +139,7 @@ class Cells:
     said: np.ndarray | None = None
     fields: tuple[str, ...] = ()
     numbers: np.ndarray | None = None
-    digits: int = 2
+    digits: int | None = 2
 
 
 Mark = Line | Dots | Bars | Rule | Outline | Cells

@@ -13,13 +13,12 @@ from headscope.viz import evaluation_tables
 from headscope.viz.causal import DOSES, claims, heading, several, spared_note, title
 from headscope.viz.causal_charts import charts, evals_chart
 from headscope.viz.dose_chart import dose_chart
-from headscope.viz.head_map import Drawing
+from headscope.viz.head_map import Drawing, affordable
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.paint import FONT
 from headscope.viz.palette import INK, LEVELS, LINE, MUTED, SURFACE
 from headscope.viz.view import View, words
 
-_TOOLTIPS_UP_TO = 4_000  # scores of all heads; a notebook is saved with its outputs
 _SHOWN = 4
 
 # Notebooks colour tables, rows and cells by their own theme, so each has to say its colours.
@@ -36,9 +35,7 @@ _HEADER = f"{_CELL};border-top:0;color:{MUTED['light']};font-weight:400"
 def head_map_repr(head_map: HeadMap) -> str:
     """The head map, and the best heads of every role."""
     view = View.of(head_map)
-    few = len(view.cells) * len(head_map.scores) <= _TOOLTIPS_UP_TO
-    tooltips = "scores" if few else "role"
-    drawing = Drawing(view, head_map.info.model.name, tooltips=tooltips)
+    drawing = Drawing(view, head_map.info.model.name, tooltips=affordable(head_map))
     rows = [
         (_mark(view, role), words(str(rule)), _best(view, role))
         for role, rule in view.rules.items()

@@ -25,6 +25,7 @@ class Axis:
         log: 2 or 10 for a logarithmic axis of that base, 0 for none.
         ticks: where to write what; round numbers if left out.
         down: whether values grow downwards, as in a matrix.
+        bare: whether nothing is written beside it.
     """
 
     title: str = ""
@@ -34,6 +35,7 @@ class Axis:
     log: int = 0
     ticks: tuple[Tick, ...] = ()
     down: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,8 @@ class Placed:
     def ticks(self) -> list[Tick]:
         """Where to write what, as much as there is room for."""
         axis, scale = self.axis, self.scale
+        if axis.bare:
+            return []
         if axis.ticks:
             return list(axis.ticks)
         if axis.names:

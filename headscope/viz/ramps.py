@@ -29,6 +29,7 @@ class Ramp:
         places: where each stands, ascending from 0 (`low`) to 1 (`high`).
         stepped: values are the indices of stops, and nothing lies between two.
         title: what the colour says; "" where no key is wanted.
+        said: what is written at some values, where they are not themselves.
     """
 
     stops: tuple[Pair, ...]
@@ -37,6 +38,7 @@ class Ramp:
     high: float = 1.0
     stepped: bool = False
     title: str = ""
+    said: tuple[tuple[float, str], ...] = ()
 
     def colours(self, values: np.ndarray, theme: Theme) -> np.ndarray:
         """[..., 3] uint8; NaN has the colour of an empty cell."""

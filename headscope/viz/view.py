@@ -60,17 +60,19 @@ class View:
     styles: Mapping[str, Style]
 
     @classmethod
-    def of(cls, head_map: HeadMap) -> "View":
+    def of(cls, head_map: HeadMap, intervals: bool = True) -> "View":
+        """All of a map.
+
+        Args:
+            intervals: whether scores come with theirs, which take a while where there are many
+                heads; NaN without.
+        """
         rules = head_map.rules()
         cuts = {role: head_map.cut(rule.main) for role, rule in rules.items()}
         ways = {role: _way(head_map, rule.main, cuts[role]) for role, rule in rules.items()}
         cells = []
-        rows = zip(
-            head_map.to_pandas().to_dict("records"),
-            head_map.roles().to_dict("records"),
-            strict=True,
-        )
-        for index, (scores, role) in enumerate(rows):
+        scores = _scores(head_map, intervals)
+        for index, role in enumerate(head_map.roles().to_dict("records")):
             way = ways[role["role"]][index] if role["sure"] else None
             level = 0 if way is None else 1 + min(int(way * _STEPS), _STEPS - 1)
             cells.append(
@@ -81,10 +83,7 @@ class View:
                     name=role["name"],
                     roles=tuple(role["roles"].split(",")) if role["roles"] else (),
                     level=level,
-                    scores={
-                        name: (scores[name], scores[f"{name}.low"], scores[f"{name}.high"])
-                        for name in head_map.scores
-                    },
+                    scores={name: each[index] for name, each in scores.items()},
                 )
             )
         return cls(head_map, tuple(cells), rules, cuts, styles(RULES))
@@ -109,13 +108,7 @@ class View:
 
     def conditions(self, score: str) -> list[tuple[float, bool]]:
         """Where rules cut a score, and whether they ask for lower ones; each cut once."""
-        found = {
-            (cut, part.below)
-            for rule in self.rules.values()
-            for part in rule.parts
-            if part.score == score and (cut := self.head_map.cut(part)) is not None
-        }
-        return sorted(found)
+        return conditions(self.head_map, score)
 
     def summary(self) -> str:
         """How many heads have which primary role, in words."""
@@ -127,6 +120,30 @@ class View:
 def words(name: str) -> str:
     """The name of a role, score or condition as it is read."""
     return name.replace("_", " ")
+
+
+def conditions(head_map: HeadMap, score: str) -> list[tuple[float, bool]]:
+    """Where rules cut a score, and whether they ask for lower ones; each cut once."""
+    found = {
+        (cut, part.below)
+        for rule in head_map.rules().values()
+        for part in rule.parts
+        if part.score == score and (cut := head_map.cut(part)) is not None
+    }
+    return sorted(found)
+
+
+def _scores(head_map: HeadMap, intervals: bool) -> dict[str, list[Interval]]:
+    """By score, a mean and its interval for every head."""
+    found = {}
+    for name, score in head_map.scores.items():
+        mean = score.mean().ravel()
+        low, high = score.interval(head_map.info.seed) if intervals else (None, None)
+        edges = (
+            np.full_like(mean, np.nan) if edge is None else edge.ravel() for edge in (low, high)
+        )
+        found[name] = list(zip(mean.tolist(), *(edge.tolist() for edge in edges), strict=True))
+    return found
 
 
 def _way(head_map: HeadMap, main: Condition, cut: float | None) -> np.ndarray:

@@ -43,6 +43,8 @@ def axis_of(panel: Panel, along: Along, theme: Theme) -> dict[str, Any]:
 
 def _ticks(panel: Panel, along: Along, size: float) -> dict[str, Any]:
     axis = panel.axis(along)
+    if axis.bare:
+        return {"showticklabels": False}
     if axis.names and len(axis.names) * _CROWDED > size:
         # Plain numbers thin out and come back on zooming in; names stand in their place.
         alias = {str(i): safe(name) for i, name in enumerate(axis.names)}

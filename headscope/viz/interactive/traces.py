@@ -10,6 +10,7 @@ from headscope.viz.interactive.words import lines, safe, templated
 from headscope.viz.marks import Bars, Cells, Dots, Line, Look, Mark, Outline
 from headscope.viz.palette import INK, SURFACE, Theme, mix, readable_on
 from headscope.viz.panel import Panel
+from headscope.viz.ramps import Ramp
 
 _MARKERS = {
     "circle": "circle", "square": "square", "triangle": "triangle-up", "diamond": "diamond",
@@ -45,7 +46,7 @@ def _cells(mark: Cells, panel: Panel, theme: Theme) -> go.Heatmap:
         zmax=high,
         colorscale=mark.ramp.colorscale(theme),
         showscale=keyed,
-        colorbar=_bar(mark.ramp.title, theme) if keyed else None,
+        colorbar=_bar(mark.ramp, theme) if keyed else None,
         hovertext=said,
         customdata=mark.numbers,
         hovertemplate=_template(mark, panel),
@@ -68,10 +69,10 @@ def _letters(mark: Cells, panel: Panel, theme: Theme) -> dict[str, Any]:
 
 def _template(mark: Cells, panel: Panel) -> str:
     first = "%{hovertext}" if mark.said is not None else _axes(panel)
-    value = f"%{{z:.{mark.digits}f}}"
     if mark.numbers is None:
-        told = "" if mark.ramp.stepped else f"<b>{value}</b>"
-        return f"{first}<br>{told}<extra></extra>" if told else f"{first}<extra></extra>"
+        told = not mark.ramp.stepped and mark.digits is not None
+        value = f"<br><b>%{{z:.{mark.digits}f}}</b>" if told else ""
+        return f"{first}{value}<extra></extra>"
     numbers = (
         f"<br>{templated(field)} %{{customdata[{i}]:.{mark.digits}f}}"
         for i, field in enumerate(mark.fields)
@@ -203,9 +204,13 @@ def _said(said: Sequence[str] | None) -> list[str] | None:
     return None if said is None else [lines(each) for each in said]
 
 
-def _bar(title: str, theme: Theme) -> dict[str, Any]:
-    return {
-        "title": {"text": safe(title), "side": "right"},
+def _bar(ramp: Ramp, theme: Theme) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    if ramp.said:
+        places, names = zip(*ramp.said, strict=True)
+        written = {"tickvals": np.array(places), "ticktext": [safe(name) for name in names]}
+    return written | {
+        "title": {"text": safe(ramp.title), "side": "right"},
         "thickness": 12,
         "outlinewidth": 0,
         "tickfont": {"color": readable_on(SURFACE[theme], INK[theme])},

@@ -12,7 +12,6 @@ from headscope.viz.svg.plot import Plot
 from headscope.viz.svg.png import image
 from headscope.viz.themes import Inks
 
-_ELEMENTS = 1100  # cells that are elements with a tooltip each
 _LETTER_FROM = 11.0  # px of a cell
 
 
@@ -21,7 +20,7 @@ def cells(mark: Cells, plot: Plot, inks: Inks) -> Markup:
     x, y = plot.x.at(np.arange(columns)), plot.y.at(np.arange(rows))
     wide = abs(float(plot.x.at(1.0) - plot.x.at(0.0))) if columns > 1 else plot.panel.width
     high = abs(float(plot.y.at(1.0) - plot.y.at(0.0))) if rows > 1 else plot.panel.height
-    if rows * columns > _ELEMENTS:
+    if not plot.told:
         down = float(y[-1]) > float(y[0])
         place = {"x": plot.left, "y": plot.top, "width": plot.panel.width,
                  "height": plot.panel.height}  # fmt: skip
@@ -56,7 +55,8 @@ def told(mark: Cells, plot: Plot, row: int, column: int) -> str:
         first = f"{_name(plot.panel.y.names, row)}, {_name(plot.panel.x.names, column)}"
     value = float(mark.values[row, column])
     if mark.numbers is None:
-        return first if mark.ramp.stepped or value != value else f"{first}: {_number(value, mark)}"
+        known = not mark.ramp.stepped and mark.digits is not None and value == value
+        return f"{first}: {_number(value, mark)}" if known else first
     numbers = (
         f"{field} {_number(float(number), mark)}"
         for field, number in zip(mark.fields, mark.numbers[row, column], strict=True)
@@ -69,7 +69,7 @@ def _name(names: tuple[str, ...], place: int) -> str:
 
 
 def _number(value: float, mark: Cells) -> str:
-    return signed(value, mark.digits) if np.isfinite(value) else "not known"
+    return signed(value, mark.digits or 0) if np.isfinite(value) else "not known"
 
 
 def _hex(channels: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from headscope.viz.marks import Bars, Cells, Dots
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.paint import FONT, Theme
 from headscope.viz.panel import Panel
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _EDGE, _GAP = 16.0, 18.0
 _LEAST = 300.0
+_MOST = 1100  # cells, points and bars that have a tooltip; more would make the file too large
 
 
 def chart_svg(chart: "Chart", theme: Theme) -> Markup:
@@ -27,7 +29,8 @@ def chart_svg(chart: "Chart", theme: Theme) -> Markup:
     room = width - 2 * _EDGE
     heading, y = lines_of(chart.name, _EDGE, 12, 13.5, room, font_weight=600, **inks(fill=INK))
     key, y = legend(chart, _EDGE, y + 10, room, inks)
-    placed = [Plot(plot.panel, plot.left + _EDGE, plot.top + y + 6) for plot in plots]
+    told = sum(map(_elements, chart.panels)) <= _MOST
+    placed = [Plot(plot.panel, plot.left + _EDGE, plot.top + y + 6, told) for plot in plots]
     end = max(plot.bottom + plot.below for plot in placed)
     note, end = lines_of(chart.note, _EDGE, end + 8, 11, room, **inks(fill=MUTED))
     height = end + 12
@@ -52,6 +55,14 @@ def chart_svg(chart: "Chart", theme: Theme) -> Markup:
         font_family=FONT,
         style="max-width:100%;height:auto",
     )
+
+
+def _elements(panel: Panel) -> int:
+    """How many elements a panel takes if all that it shows has a tooltip."""
+    sizes = [m.values.size for m in panel.marks if isinstance(m, Cells)]
+    sizes += [m.x.size for m in panel.marks if isinstance(m, Dots) and m.said is not None]
+    sizes += [m.at.size for m in panel.marks if isinstance(m, Bars) and m.said is not None]
+    return sum(sizes)
 
 
 def _panel(plot: Plot, inks: Inks) -> Markup:

@@ -74,6 +74,8 @@ def _ramp(ramp: Ramp, inks: Inks) -> _Item:
     light, dark = (ramp.colours(values, theme) for theme in ("light", "dark"))
     step = _BAR / _SHADES
     low, high = signed(ramp.low), signed(ramp.high)
+    if ramp.said:
+        low, high = ramp.said[0][1], ramp.said[-1][1]
     start = width(low, _SIZE) + 5
     shades = [
         el("rect", x=start + i * step, y=1, width=step + 0.4, height=12,

@@ -13,7 +13,6 @@ from headscope.viz.svg.plot import Plot
 from headscope.viz.svg.shapes import DASHES, painted, points, polyline, shape
 from headscope.viz.themes import MUTED, Inks
 
-_TOLD = 1200  # marks of one kind that have tooltips each; more would make the file too large
 _BAND = 0.22
 
 
@@ -67,7 +66,7 @@ def _dots(mark: Dots, plot: Plot, inks: Inks) -> Markup:
     x, y, look = plot.x.at(mark.x), plot.y.at(mark.y), mark.look
     whiskers = _whiskers(mark, plot, x if mark.along == "y" else y, inks)
     known = np.isfinite(x) & np.isfinite(y)
-    if mark.said is None or known.sum() > _TOLD:
+    if mark.said is None or not plot.told:
         return el("g", el("title", mark.name) if mark.name else "", whiskers,
                   points(look, x, y, inks))  # fmt: skip
     each = [
@@ -103,7 +102,7 @@ def _bars(mark: Bars, plot: Plot, inks: Inks) -> Markup:
             if upright
             else {"x": start, "y": at[i] - half, "width": size, "height": 2 * half}
         )
-        told = mark.said[i] if mark.said is not None and len(ends) <= _TOLD else ""
+        told = mark.said[i] if mark.said is not None and plot.told else ""
         parts.append(el("rect", **place) if not told else el("g", el("title", told),
                                                              el("rect", **place)))  # fmt: skip
     whiskers = _whiskers(mark, plot, at, inks)

@@ -18,11 +18,16 @@ _CLOSE = 6.0
 
 @dataclass(frozen=True)
 class Plot:
-    """A panel and the top left corner of its plot, in px."""
+    """A panel and the top left corner of its plot, in px.
+
+    Attributes:
+        told: whether every cell and point has a tooltip, which takes an element each.
+    """
 
     panel: Panel
     left: float = 0.0
     top: float = 0.0
+    told: bool = True
 
     @property
     def right(self) -> float:
