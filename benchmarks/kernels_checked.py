@@ -45,6 +45,10 @@ def main() -> None:
             whole = attention(533, 533, width, dtype)
             for rule in (selectors()["block_top_k"](block=128, blocks=2), Streaming(130, 66)):
                 sparse_attention(whole.q, whole.k, whole.v, [rule] * 8, softcap=20.0)
+            beside = [Full()] * 4 + [Streaming(3, 70)] * 4
+            done = sparse_attention(whole.q, whole.k, whole.v, beside, dispatch="hybrid")
+            assert done.ran is not None
+            assert done.ran.dispatch == "hybrid"
             regions = {"first": [0, 1, 2], "near": Streaming(0, 70)}
             for given in (a, whole):
                 given.row_stats(regions, clip=100)

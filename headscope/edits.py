@@ -10,7 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
+from headscope.kernels.heads import alike
 from headscope.patterns.base import Pattern
+from headscope.patterns.full import Full
 from headscope.patterns.selection import Selection
 
 if TYPE_CHECKING:
@@ -123,6 +125,16 @@ def kept_on(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -
     """Numbers on a device, kept: a copy to a GPU waits for all that it has to do. Never written."""
     with torch.inference_mode(False):  # what is kept must serve gradients too
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=1024)
+def restrictions(patterns: tuple[Pattern, ...], device: torch.device) -> tuple[Restriction, ...]:
+    """What the patterns of a layer's heads hide, one restriction for heads that are alike."""
+    return tuple(
+        Restriction.of(pattern, heads, len(patterns), device)
+        for pattern, heads in alike(patterns).items()
+        if pattern != Full()
+    )
 
 
 def key_mask(attention: "Attention", keys: Keys, queries: Tensor, columns: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -179,7 +180,8 @@ class Ring(Store):
 
 
 def _index(heads: list[int]) -> slice | Int[Tensor, " some"]:
-    """Some heads as what cuts them out: without a copy where they stand side by side."""
-    if heads[-1] - heads[0] + 1 == len(heads):
-        return slice(heads[0], heads[-1] + 1)
+    """Some heads as what cuts them out: without a copy where they stand at even distances."""
+    steps = {b - a for a, b in pairwise(heads)}
+    if len(steps) < 2:
+        return slice(heads[0], heads[-1] + 1, next(iter(steps), 1))
     return torch.tensor(heads)

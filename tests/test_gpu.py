@@ -125,3 +125,32 @@ def test_a_model_gives_its_own_logits_and_the_cpu_s_scores(name: str) -> None:
     found, want = (headscope.scan(m, names, prompts=prompts) for m in (model, cpu))
     for score in names:
         assert np.abs(found[score].values - want[score].values).max() < 1e-3
+
+
+@pytest.mark.parametrize("d", [64, 80, 128])
+def test_long_texts_in_half_precision_equal_the_definition(d: int) -> None:
+    """From 32 768 tokens on another kernel takes them; some rows are compared."""
+    generator = torch.Generator("cuda").manual_seed(d)
+
+    def normal(heads: int) -> torch.Tensor:
+        return torch.randn(1, heads, 32_800, d, device="cuda", generator=generator).bfloat16()
+
+    positions = torch.arange(32_800, device="cuda")[None]
+    a = Attention(
+        layer=0, q=normal(6), k=normal(2), v=normal(2), scale=d**-0.5, query_positions=positions,
+        key_positions=positions, slots=Slots(0, 0, False),
+    )  # fmt: skip
+    with torch.no_grad():
+        found = engine(a)
+    rows = torch.tensor([0, 1, 63, 64, 4_099, 32_767, 32_799], device="cuda")
+    logits = torch.einsum(
+        "bhqd,bhkd->bhqk", a.q[:, :, rows].float(), a.k.repeat_interleave(3, 1).float()
+    )
+    logits = (logits * a.scale).masked_fill(positions[0] > rows[:, None], -torch.inf)
+    want = logits.softmax(-1) @ a.v.repeat_interleave(3, 1).float()
+    assert_close(found.z[:, :, rows].float(), want, atol=2e-2, rtol=2e-2)
+    assert_close(found.lse[:, :, rows], logits.logsumexp(-1), atol=1e-3, rtol=1e-3)
+    trained = dataclasses.replace(a, q=a.q.clone().requires_grad_())
+    engine(trained).z.float().square().sum().backward()
+    assert trained.q.grad is not None
+    assert trained.q.grad.isfinite().all()

@@ -71,6 +71,11 @@ class DecodePlan:
         """
         if reason := why_not_stores(stores, len(sees)):
             raise HeadscopeError(f"This decode step cannot run on Triton: {reason}.")
+        return cls.of_checked(stores, sees)
+
+    @classmethod
+    def of_checked(cls, stores: Sequence[KeyStore], sees: Sequence[See]) -> "DecodePlan":
+        """The same for stores of which `why_not_stores` had nothing to say."""
         places: dict[int, list[int]] = {}
         rings: dict[int, See | None] = {}
         for store in stores:

@@ -133,15 +133,15 @@ def attend(
     if which is None:
         launch.run(ready.plan, chosen, q, k, v, z, lse, scale, softcap, ready.packed)
         return z, lse, Ran("single", None, programs)
-    main, side = torch.cuda.current_stream(q.device), _side(q.device)
+    main, side = torch.cuda.current_stream(q.device), _ahead(q.device)
     side.wait_stream(main)
-    with torch.cuda.stream(side):
-        launch.run(ready.plan, chosen, q, k, v, z, lse, scale, softcap, ready.packed)
+    launch.run(ready.plan, chosen, q, k, v, z, lse, scale, softcap, ready.packed)
     group = q.shape[1] // k.shape[1]
-    for heads in ready.whole:
-        index, kv = _index(heads, q.device), _index(_read_by(heads, group), q.device)
-        done, its = dense.causal(which, q[:, index], k[:, kv], v[:, kv], scale)
-        z[:, index], lse[:, index] = done, its
+    with torch.cuda.stream(side):
+        for heads in ready.whole:
+            index, kv = _index(heads, q.device), _index(_read_by(heads, group), q.device)
+            done, its = dense.causal(which, q[:, index], k[:, kv], v[:, kv], scale)
+            z[:, index], lse[:, index] = done, its
     main.wait_stream(side)
     return z, lse, Ran("hybrid", which, programs)
 
@@ -179,8 +179,9 @@ def _apart(case: Case, whole: Sequence[int]) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _side(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+def _ahead(device: torch.device) -> torch.cuda.Stream:
+    """A stream whose long programs begin first, so that short ones fill what they leave."""
+    return torch.cuda.Stream(device, priority=-1)
 
 
 def _index(heads: tuple[int, ...], device: torch.device) -> "slice | Tensor":

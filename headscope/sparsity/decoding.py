@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from headscope.attention import Attention
-from headscope.edits import Restriction
+from headscope.edits import restrictions
 from headscope.engines import Attended
 from headscope.kernels.choice import nobody_asks, runs
 from headscope.kernels.decode_plan import ALL, DecodePlan, KeyStore, See, why_not_stores
 from headscope.kernels.decoding import decode
-from headscope.kernels.heads import alike
 from headscope.merge import Part, with_sink
 from headscope.patterns.full import Full
 from headscope.patterns.rules import Rule
@@ -45,7 +44,7 @@ def decode_step(attention: Attention, rules: Sequence[Rule]) -> Attended | None:
     done = one_launch(attention, [store], rules, held, slots.first_key)
     if done is None:
         return None
-    hidden = _restrictions(tuple(rules), attention.q.device)
+    hidden = restrictions(tuple(rules), attention.q.device)
     return Attended(done[0], replace(attention, known_lse=None, edits=hidden), done[1])
 
 
@@ -72,7 +71,7 @@ def one_launch(
     sees = _seen_by_all(tuple(rules), attention.window, seen, first)
     if sees is None or not _runs(why_not_stores(stores, len(sees), attention.q), attention.q):
         return None
-    plan = DecodePlan.of(stores, sees)
+    plan = DecodePlan.of_checked(stores, sees)
     lengths = torch.full((len(attention.q),), seen, dtype=torch.int32, device=attention.q.device)
     z, lse = decode(attention.q, plan, lengths, attention.scale, attention.softcap)
     return with_sink(z, lse, attention.sink_logits)
@@ -110,13 +109,3 @@ def _seen_by_all(
             sink, mine = 0 if out >= sink else sink, min(mine, window)
         found.append((max(sink - first, 0), mine))
     return tuple(found)
-
-
-@lru_cache(maxsize=1024)
-def _restrictions(rules: tuple[Rule, ...], device: torch.device) -> tuple[Restriction, ...]:
-    """What rules hide, for those who look at the attention afterwards."""
-    return tuple(
-        Restriction.of(rule, heads, len(rules), device)
-        for rule, heads in alike(rules).items()
-        if isinstance(rule, Streaming)
-    )

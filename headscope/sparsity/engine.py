@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headscope.attention import Attention
 from headscope.blocks import wide_dtype
+from headscope.edits import restrictions
 from headscope.engines import Attended, dense
 from headscope.kernels import attending
 from headscope.kernels.choice import chosen, runs
@@ -120,6 +121,10 @@ def _on_triton(attention: Attention, rules: Sequence[Rule]) -> Attended | None:
         return None
     part, _, resolved = found
     z, lse = with_sink(*part, attention.sink_logits)
+    if not resolved.selections:
+        patterns = tuple(sees for sees in resolved.sees if isinstance(sees, Pattern))
+        hidden = restrictions(patterns, attention.q.device)
+        return Attended(z, replace(attention, known_lse=lse, edits=hidden))
     run = attention
     for what, heads in resolved.by_meaning(attention.n_heads):
         if what != Full():
