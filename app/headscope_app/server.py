@@ -1,6 +1,7 @@
 """The web server: makes the app, says who may ask it, and runs until it is stopped."""
 
 import logging
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from dash import State as Aside
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from headscope.errors import HeadscopeError
-from headscope_app import errors
+from headscope_app import engine, errors
 from headscope_app.guard import LOCAL, Guard, check_address
 from headscope_app.library import Library
 from headscope_app.pages import PAGES
@@ -166,24 +167,30 @@ def serve(
     port: int = 8050,
     token: str | None = None,
     anywhere: bool = False,
+    keep_jobs: bool = False,
 ) -> None:
-    """Run the app until it is interrupted.
+    """Run the app until it is interrupted, and end what it started.
 
     Args:
         folders: see `make_app`.
         anywhere: whether a host beyond this machine is meant; a token is then needed.
+        keep_jobs: leave scans and validations running that were started from the page.
 
     Raises:
         HeadscopeError: a folder is not there, the port is taken, or the host is not allowed.
     """
     check_address(host, anywhere, token)
-    server = bound(make_app(folders, host=host, token=token), host, port)
+    app = make_app(folders, host=host, token=token)
+    server = bound(app, host, port)
     name = "localhost" if host in LOCAL else host
     asked = f"?token={token}" if token else ""
     print(f"headscope app: http://{name}:{server.port}/{asked} (Ctrl-C stops it)", flush=True)
+    # Being told to end is being interrupted: what was started ends too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         pass
     finally:
         server.server_close()
+        engine.stop(app, keep_jobs)
