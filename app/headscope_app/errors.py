@@ -7,6 +7,7 @@ from secrets import token_hex
 from dash import no_update, set_props
 
 from headscope.errors import HeadscopeError
+from headscope_app.worker import Superseded
 
 
 def told(error: Exception) -> str:
@@ -26,5 +27,7 @@ def told(error: Exception) -> str:
 
 def show(error: Exception) -> object:
     """Every callback's errors end here: the message appears, and nothing else changes."""
+    if isinstance(error, Superseded):
+        return no_update  # the answer to a later question is on its way
     set_props("message", {"data": {"text": told(error), "mark": token_hex(3)}})
     return no_update

@@ -6,16 +6,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
-from headscope.kept import Kept
 from headscope.runinfo import RunInfo
 from headscope_app.listing import Listing, Place, Roots
 
 RunState = Literal["complete", "running", "damaged"]
-_Kind = TypeVar("_Kind", bound=Kept)
 
 _FRESH = 0.5  # seconds that a listing is taken for true
 _KEPT = 12  # head maps and results that stay in memory
@@ -112,6 +110,14 @@ class Library:
         """
         return self._place(id)
 
+    def check(self, place: Place) -> None:
+        """Before a file is handed to whoever reads it.
+
+        Raises:
+            HeadscopeError: it leads out of the given folders.
+        """
+        self._refuse_links([place.path])
+
     def head_map(self, id: str) -> HeadMap:
         """A run's head map, read once as long as its files do not change.
 
@@ -120,15 +126,6 @@ class Library:
         """
         place = self._place(id, "run")
         return self._read(HeadMap, place.path, [place.path / name for name in _FILES])
-
-    def result(self, kind: type[_Kind], id: str) -> _Kind:
-        """A file of results, of the class that reads it.
-
-        Raises:
-            HeadscopeError: it is gone, damaged or of another kind.
-        """
-        place = self._place(id)
-        return self._read(kind, place.path, [place.path])
 
     def _place(self, id: str, kind: str | None = None) -> Place:
         for place in self.listing().places:

@@ -13,6 +13,7 @@ KINDS = {
     "validation": "validation",
     "evaluation": "evaluation",
     "effects": "effects of single heads",
+    "patch_map": "activation patching",
     "pareto": "quality against cost",
     "sparse_profile": "profile",
     "sparse_plan": "plan",

@@ -36,6 +36,7 @@ def shell(pages: Sequence["Page"]) -> Component:
             dcc.Store(id="state"),  # {path, search, theme}, as soon as it is still for a moment
             dcc.Store(id="page"),  # the same when the page was laid out
             dcc.Store(id="message"),
+            dcc.Store(id="asked"),  # the text whose attention is looked at, from head to head
             dcc.Store(id="keys", data={page.PATH: list(page.KEYS) for page in pages}),
             html.A("Skip to the page", href="#main", className="skip"),
             html.Div(id="nav"),

@@ -45,15 +45,15 @@
   hs.change = (changes, push = false) => {
     const search = withChanges(hs.seen.search, changes);
     if (search === hs.seen.search) return;
+    const next = { ...hs.seen, search };
+    if (identity(next) !== identity(hs.seen)) return hs.go(hs.seen.path + search);
     if (push) write();
-    const before = identity(hs.seen);
-    hs.seen = { ...hs.seen, search };
-    if (identity(hs.seen) !== before) return hs.go(hs.seen.path + search);
+    hs.seen = next;
     for (const hear of hs.hears) hear();
     clearTimeout(asking);
     asking = setTimeout(() => set("state", { data: hs.seen }), STILL);
     clearTimeout(writing);
-    if (push) set("url", { search });
+    if (push) step(hs.seen.path + search);
     else writing = setTimeout(write, WRITTEN);
   };
 
@@ -61,15 +61,18 @@
     clearTimeout(writing);
     if (!hs.seen || location.pathname !== hs.seen.path || location.search === hs.seen.search) return;
     history.replaceState(history.state, "", hs.seen.path + hs.seen.search);
-    set("url", { search: hs.seen.search }); // Dash's own copy; it makes no step of what is there
+    tell();
   }
 
+  /* Dash's own copy of the address; what it is told through properties it would push once more. */
+  const tell = () => window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+
   /* Another page. */
-  hs.go = (href) => {
-    write();
+  hs.go = (href) => { write(); step(href); };
+  function step(href) {
     history.pushState({}, "", href);
-    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
-  };
+    tell();
+  }
 
   hs.say = (text) => { const place = document.getElementById("said"); if (place) place.textContent = text; };
 
@@ -79,18 +82,28 @@
     document.documentElement.dataset.theme = theme;
     hs.seen = { ...hs.seen, theme, search: withChanges(hs.seen.search, { theme }) };
     history.replaceState(history.state, "", hs.seen.path + hs.seen.search);
-    set("url", { search: hs.seen.search });
+    tell();
     set("state", { data: hs.seen });
     set("page", { data: hs.seen });
   };
+
+  /* What a control shows where the address says nothing: what its place names as data-rest, or of a
+     slider its lower end. */
+  const restOf = (control) =>
+    control.closest("[data-rest]")?.dataset.rest ?? (control.type === "range" ? control.min : "");
 
   /* Controls named state-KEY show what the address says, after the back button too. */
   function showControls() {
     for (const control of document.querySelectorAll("[id^='state-']")) {
       if (control === document.activeElement) continue;
-      const value = hs.get(control.id.slice(6)) || control.dataset.rest || "";
+      const value = hs.get(control.id.slice(6)) || restOf(control);
       if (control.tagName === "SELECT") control.value = value;
       else if (control.value !== value) set(control.id, { value });
+    }
+    for (const control of document.querySelectorAll("[id^='part-']")) {
+      const [, key, part] = control.id.split("-");
+      const value = hs.get(key).split("-")[part] || "";
+      if (control !== document.activeElement && control.value !== value) set(control.id, { value });
     }
     for (const button of document.querySelectorAll("[data-toggle]")) {
       const [key, value] = button.dataset.toggle.split("=");
@@ -100,8 +113,19 @@
   hs.hears.add(showControls);
 
   document.addEventListener("input", ({ target }) => {
-    if (!target.id || !target.id.startsWith("state-")) return;
-    hs.change({ [target.id.slice(6)]: target.value }, target.tagName === "SELECT");
+    if (!hs.seen || !target.id) return;
+    if (target.id.startsWith("part-")) {
+      const key = target.id.split("-")[1];
+      const parts = [...document.querySelectorAll(`[id^='part-${key}-']`)];
+      const given = parts.some((part) => part.value !== "");
+      hs.change({ [key]: given ? parts.map((part, i) => part.value || (i ? part.max : part.min)).join("-") : "" });
+    }
+    if (!target.id.startsWith("state-")) return;
+    const rest = target.value === restOf(target);
+    const key = target.id.slice(6);
+    const changes = { [key]: rest ? "" : target.value };
+    if (key === "probe") changes.min = "";
+    hs.change(changes, target.tagName === "SELECT");
   });
 
   document.addEventListener("click", (event) => {

@@ -11,12 +11,12 @@
   }
 
   function pressed(key, shift) {
-    if (MOVES[key]) return hs.move ? hs.move(...MOVES[key], shift) : false;
+    if (MOVES[key]) return hs.move(...MOVES[key], shift);
     switch (key) {
-      case "Enter": return open("open-head") || open("open-map");
-      case " ": return hs.take ? hs.take() : false;
-      case "[": return hs.turn ? hs.turn(-1) : false;
-      case "]": return hs.turn ? hs.turn(1) : false;
+      case "Enter": return hs.open();
+      case " ": return hs.take();
+      case "[": return hs.turn(-1);
+      case "]": return hs.turn(1);
       case "/": {
         const field = document.getElementById("state-q");
         if (field) { field.focus(); field.select(); }

@@ -1,0 +1,65 @@
+"""Curves of one head, where a run holds any: beside the middle of all heads."""
+
+import numpy as np
+from dash.development.base_component import Component
+
+from headscope.headmap import HeadMap
+from headscope.heads import parse_head
+from headscope.scores import Scores
+from headscope.viz import themes
+from headscope.viz.chart import Chart
+from headscope.viz.marks import Line, Look, Mark
+from headscope.viz.palette import TOWARDS, Pair
+from headscope.viz.panel import Axis, Panel
+from headscope.viz.view import words
+from headscope_app.elements import card
+from headscope_app.graphs import figure, graph
+from headscope_app.state import State
+
+_HEIGHT = 210
+
+
+def curves(head_map: HeadMap, state: State) -> list[Component]:
+    """A card for each curve that was measured."""
+    layer, head = parse_head(state.head)
+    row = head_map.layers.index(layer)
+    made = []
+    for number, (name, values) in enumerate(head_map.curves.items()):
+        points = head_map.info.curves.get(name, "points").replace("`", "")
+        chart = curve_chart(name, values, row, head, state.head, points)
+        drawn = figure(chart, state.theme, _HEIGHT)
+        drawn.update_layout(margin_b=40)
+        made.append(
+            card(
+                words(name).capitalize(),
+                graph(f"curve-{number}", drawn, chart.name, tools=False),
+                note=f"Across: {points}.",
+            )
+        )
+    return made
+
+
+def curve_chart(name: str, values: np.ndarray, row: int, head: int, who: str, points: str) -> Chart:
+    """One head's curve with its 95 % interval over prompts, and the median of all heads.
+
+    Args:
+        values: [prompt, layer, head, point].
+        row: of the layer.
+        points: what they are, in words.
+    """
+    own = values[:, row, head, :]
+    x = np.arange(1, own.shape[-1] + 1, dtype=float)
+    # Points take the place of heads: the bootstrap over prompts is the same.
+    low, high = Scores(own[:, None, :].astype(np.float32), "mean").interval()
+    middle = np.median(values.mean(0, dtype=np.float64), axis=(0, 1))
+    marks: tuple[Mark, ...] = (
+        Line(x, middle, Look(themes.MUTED, "none", "dashed"), "median of all heads"),
+        Line(
+            x, own.mean(0, dtype=np.float64), Look(Pair.of(TOWARDS)), who, low[0], high[0],
+            points=len(x) <= 20,
+        ),
+    )  # fmt: skip
+    return Chart(
+        f"{words(name)} of {who} by {points}",
+        (Panel(Axis(), Axis(words(name)), marks, height=_HEIGHT),),
+    )
