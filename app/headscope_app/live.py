@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from headscope.errors import HeadscopeError
 from headscope.runinfo import RunInfo
+from headscope.viz.pooling import restored
 from headscope_app.worker import Worker
 
 EXACT = 256  # tokens up to which weights are sent as they are
@@ -101,7 +102,8 @@ class Answer:
         tokens: of the whole text, as strings.
         window: the tokens that `weights` is about.
         factor: tokens of a cell's side; 1 where weights are exact.
-        weights: exact as float32; pooled (the largest weight of each square) as uint8, 255 for 1.
+        weights: exact as float32; pooled (the largest weight of each square) as uint8, see
+            `headscope.viz.pooling.quantised`.
         pairs: with the most attention in the window.
         elsewhere: the same of keys that are neither the first token nor the query itself, where
             most heads leave what they do not need.
@@ -123,7 +125,7 @@ class Answer:
     @property
     def shares(self) -> Float[np.ndarray, "query key"]:
         """The weights between 0 and 1, whatever they were sent as."""
-        return self.weights if self.weights.dtype == np.float32 else self.weights / np.float32(255)
+        return self.weights if self.weights.dtype == np.float32 else restored(self.weights)
 
 
 class Live:

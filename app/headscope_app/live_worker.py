@@ -62,7 +62,7 @@ class Owner:
                     "elsewhere": drawn.elsewhere,
                 }
             )
-            arrays.append(drawn.weights.numpy())
+            arrays.append(drawn.weights)
         tokens = [model.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
         return {"tokens": tokens, "pictures": found, "passes": passes.run}, arrays
 

@@ -3,12 +3,14 @@
 import heapq
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
 from headscope.attention import Attention
+from headscope.viz.pooling import quantised
 
 _PAIRS = 20
 
@@ -22,7 +24,7 @@ class Picture:
     """
 
     factor: int
-    weights: Float[Tensor, "query key"] | UInt8[Tensor, "query key"]
+    weights: Float[np.ndarray, "query key"] | UInt8[np.ndarray, "query key"]
     pairs: list[tuple[int, int, float]]
     elsewhere: list[tuple[int, int, float]]
 
@@ -59,9 +61,10 @@ def picture(
         top.add(part, rows, columns)
         at_rest = (columns == 0) | (columns == rows[:, None])
         elsewhere.add(part.masked_fill(at_rest, 0), rows, columns)
+    weights = cells.cpu().numpy()
     if factor > 1:
-        cells = (cells * 255).round().to(torch.uint8)
-    return Picture(factor, cells.cpu(), top.found(), elsewhere.found())
+        weights = quantised(weights)
+    return Picture(factor, weights, top.found(), elsewhere.found())
 
 
 class _Top:
