@@ -44,7 +44,7 @@ def el(tag: str, /, *children: str, **attributes: Value) -> Markup:
         for name, value in attributes.items()
         if value is not None
     )
-    if tag in _VOID:
+    if tag in _VOID and not children:
         return Markup(f"<{tag}{written}/>")
     return Markup(f"<{tag}{written}>{join(*children)}</{tag}>")
 

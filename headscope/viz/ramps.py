@@ -53,6 +53,21 @@ class Ramp:
         empty = _channels(EMPTY[theme])
         return np.where(known[..., None], found, empty).round().astype(np.uint8)
 
+    def shades(self, most: int = 32) -> np.ndarray:
+        """Values whose colours are evenly spaced along the ramp: all that a picture needs."""
+        if self.stepped:
+            return np.arange(len(self.stops), dtype=np.float64)
+        even = np.linspace(0, len(self.stops) - 1, most)
+        way = np.interp(even, np.arange(len(self.stops)), self.places)
+        return self.low + way * (self.high - self.low)
+
+    def nearest(self, values: np.ndarray) -> np.ndarray:
+        """For each value the index of its shade; one more than there are for NaN."""
+        shades, known = self.shades(), np.isfinite(np.asarray(values, np.float64))
+        filled = np.where(known, values, shades[0])
+        index = np.searchsorted((shades[1:] + shades[:-1]) / 2, filled)
+        return np.where(known, index, len(shades))
+
     def way(self, values: np.ndarray) -> np.ndarray:
         """How far each value lies from `low` to `high`, 0 to 1."""
         return np.clip((values - self.low) / (self.high - self.low), 0, 1)

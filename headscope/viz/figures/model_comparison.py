@@ -14,7 +14,7 @@ from headscope.viz.role_cells import role_key, role_panel
 from headscope.viz.view import View, words
 
 _BINS = 10  # of relative depth, or as many as the shallower model has layers
-_SAME = Key("same role", themes.MUTED)
+_SAME = Key("same role in both", themes.LINE)
 _ONE = Key("a role in the first alone", Pair.of(AWAY), "1")
 _TWO = Key("a role in the second alone", Pair.of(TOWARDS), "2")
 _OTHER = Key("another role", Pair.of("#cc79a7"), "≠")

@@ -34,7 +34,7 @@ def score_scatter(found: HeadMap, x: str, y: str) -> Chart:
     known = np.isfinite(across) & np.isfinite(up)
     table = found.roles()
     roles, names = table["role"].to_numpy(), table["name"].to_numpy()
-    looks = _looks([role for role in dict.fromkeys(roles.tolist()) if role])
+    looks = _looks([role for role in found.rules() if role in set(roles)])
     marks = []
     for role, look in {"": _NONE, **looks}.items():
         chosen = np.flatnonzero(known & (roles == role))

@@ -10,7 +10,7 @@ from headscope.viz.panel import Panel
 from headscope.viz.svg.legend import legend
 from headscope.viz.svg.letters import lines_of
 from headscope.viz.svg.marks import drawn
-from headscope.viz.svg.plot import Plot
+from headscope.viz.svg.plot import Plot, Told
 from headscope.viz.themes import INK, MUTED, SURFACE, Inks
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 _EDGE, _GAP = 16.0, 18.0
 _LEAST = 300.0
-_MOST = 1100  # cells, points and bars that have a tooltip; more would make the file too large
+_ROOM = 200_000  # bytes, for cells, points and bars that have a tooltip each
+_MARK, _NUMBER = 170, 26  # bytes that one of them takes, and every number that it tells
+_SHAPE = 30  # bytes of a cell without a tooltip
 
 
 def chart_svg(chart: "Chart", theme: Theme) -> Markup:
@@ -29,7 +31,7 @@ def chart_svg(chart: "Chart", theme: Theme) -> Markup:
     room = width - 2 * _EDGE
     heading, y = lines_of(chart.name, _EDGE, 12, 13.5, room, font_weight=600, **inks(fill=INK))
     key, y = legend(chart, _EDGE, y + 10, room, inks)
-    told = sum(map(_elements, chart.panels)) <= _MOST
+    told = _told(chart.panels)
     placed = [Plot(plot.panel, plot.left + _EDGE, plot.top + y + 6, told) for plot in plots]
     end = max(plot.bottom + plot.below for plot in placed)
     note, end = lines_of(chart.note, _EDGE, end + 8, 11, room, **inks(fill=MUTED))
@@ -57,12 +59,17 @@ def chart_svg(chart: "Chart", theme: Theme) -> Markup:
     )
 
 
-def _elements(panel: Panel) -> int:
-    """How many elements a panel takes if all that it shows has a tooltip."""
-    sizes = [m.values.size for m in panel.marks if isinstance(m, Cells)]
-    sizes += [m.x.size for m in panel.marks if isinstance(m, Dots) and m.said is not None]
-    sizes += [m.at.size for m in panel.marks if isinstance(m, Bars) and m.said is not None]
-    return sum(sizes)
+def _told(panels: Sequence[Panel]) -> Told:
+    """As much as tooltips may tell in a picture of less than 300 kB."""
+    marks = [mark for panel in panels for mark in panel.marks]
+    cells = [mark for mark in marks if isinstance(mark, Cells)]
+    names = sum(mark.values.size for mark in cells)
+    names += sum(m.x.size for m in marks if isinstance(m, Dots) and m.said is not None)
+    names += sum(m.at.size for m in marks if isinstance(m, Bars) and m.said is not None)
+    numbers = sum(mark.numbers.size for mark in cells if mark.numbers is not None)
+    if _MARK * names > _ROOM:
+        return "image" if _SHAPE * sum(mark.values.size for mark in cells) > _ROOM else "nothing"
+    return "numbers" if _MARK * names + _NUMBER * numbers <= _ROOM else "names"
 
 
 def _panel(plot: Plot, inks: Inks) -> Markup:

@@ -10,6 +10,7 @@ from headscope.viz.marks import Bars, Cells, Dots, Line, Look, Mark, Outline, Ru
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.palette import Pair
 from headscope.viz.ramps import Ramp
+from headscope.viz.svg.cells import letter_on
 from headscope.viz.svg.letters import width
 from headscope.viz.svg.shapes import DASHES, painted, shape
 from headscope.viz.themes import LINE, Inks
@@ -58,8 +59,6 @@ def _named(name: str, mark: Mark, inks: Inks) -> _Item:
 
 
 def _squares(name: str, colour: Pair, letter: str, inks: Inks) -> _Item:
-    from headscope.viz.svg.marks import letter_on
-
     square = el("rect", width=14, height=14, rx=2.5, **inks(fill=colour))
     text = el("text", letter, x=7, y=10.6, font_size=9.5, font_weight=600, text_anchor="middle",
               **inks(fill=letter_on(colour)))  # fmt: skip

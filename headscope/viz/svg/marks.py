@@ -7,7 +7,7 @@ import numpy as np
 from headscope.viz.charts import signed
 from headscope.viz.marks import Bars, Cells, Dots, Line, Mark, Outline, Rule
 from headscope.viz.markup import Markup, el, join
-from headscope.viz.palette import Pair, readable_on
+from headscope.viz.palette import Pair
 from headscope.viz.svg.cells import cells
 from headscope.viz.svg.plot import Plot
 from headscope.viz.svg.shapes import DASHES, painted, points, polyline, shape
@@ -66,7 +66,7 @@ def _dots(mark: Dots, plot: Plot, inks: Inks) -> Markup:
     x, y, look = plot.x.at(mark.x), plot.y.at(mark.y), mark.look
     whiskers = _whiskers(mark, plot, x if mark.along == "y" else y, inks)
     known = np.isfinite(x) & np.isfinite(y)
-    if mark.said is None or not plot.told:
+    if mark.said is None or not plot.tooltips:
         return el("g", el("title", mark.name) if mark.name else "", whiskers,
                   points(look, x, y, inks))  # fmt: skip
     each = [
@@ -102,7 +102,7 @@ def _bars(mark: Bars, plot: Plot, inks: Inks) -> Markup:
             if upright
             else {"x": start, "y": at[i] - half, "width": size, "height": 2 * half}
         )
-        told = mark.said[i] if mark.said is not None and plot.told else ""
+        told = mark.said[i] if mark.said is not None and plot.tooltips else ""
         parts.append(el("rect", **place) if not told else el("g", el("title", told),
                                                              el("rect", **place)))  # fmt: skip
     whiskers = _whiskers(mark, plot, at, inks)
@@ -137,8 +137,3 @@ def _outline(mark: Outline, plot: Plot, inks: Inks) -> Markup:
         pointer_events="none",
         **inks(stroke=look.colour),
     )
-
-
-def letter_on(colour: Pair) -> Pair:
-    """The colour of a letter that stands on a cell of a colour."""
-    return Pair(readable_on(colour.light, colour.light), readable_on(colour.dark, colour.dark))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Literal
 
 from headscope.viz.charts import horizontal, vertical
 from headscope.viz.marks import Cells
@@ -12,8 +13,9 @@ from headscope.viz.svg.letters import clipped, width
 from headscope.viz.themes import INK, LINE, MUTED, Inks
 
 _SIZE, _TITLE = 10.5, 12.0
-_LONGEST = 96.0  # px of a name beside an axis
+_LONGEST = 132.0  # px of a name beside an axis
 _CLOSE = 6.0
+Told = Literal["numbers", "names", "nothing", "image"]
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,14 @@ class Plot:
     """A panel and the top left corner of its plot, in px.
 
     Attributes:
-        told: whether every cell and point has a tooltip, which takes an element each.
+        told: what tooltips of cells and points tell, each of which takes an element; "image" where
+            even a shape for each cell would be too much.
     """
 
     panel: Panel
     left: float = 0.0
     top: float = 0.0
-    told: bool = True
+    told: Told = "numbers"
 
     @property
     def right(self) -> float:
@@ -36,6 +39,10 @@ class Plot:
     @property
     def bottom(self) -> float:
         return self.top + self.panel.height
+
+    @property
+    def tooltips(self) -> bool:
+        return self.told in ("numbers", "names")
 
     @cached_property
     def x(self) -> Placed:

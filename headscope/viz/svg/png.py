@@ -11,8 +11,7 @@ from headscope.viz.paint import Theme
 from headscope.viz.palette import Theme as Surface
 from headscope.viz.ramps import Ramp
 
-SHADES = 32  # of a continuous ramp: more are not told apart, and would not compress
-MOST = 512  # cells on a side
+MOST = 1024  # px on a side
 
 
 def image(values: np.ndarray, ramp: Ramp, theme: Theme, place: dict[str, float]) -> Markup:
@@ -27,9 +26,10 @@ def _image(
     values: np.ndarray, ramp: Ramp, theme: Surface, place: dict[str, float], class_: str | None
 ) -> Markup:
     shown = None if class_ != "hs-dark" else "none"  # where style sheets are ignored
+    content = b64encode(_png(values, ramp, theme, place["width"])).decode()
     return el(
         "image",
-        href=f"data:image/png;base64,{b64encode(_png(values, ramp, theme)).decode()}",
+        href=f"data:image/png;base64,{content}",
         preserveAspectRatio="none",
         image_rendering="optimizeSpeed",
         style="image-rendering:pixelated",
@@ -39,23 +39,16 @@ def _image(
     )
 
 
-def _png(values: np.ndarray, ramp: Ramp, theme: Surface) -> bytes:
+def _png(values: np.ndarray, ramp: Ramp, theme: Surface, wide: float) -> bytes:
     """8 bits a cell and a table of colours, whose last one is that of empty cells."""
-    shades = np.arange(len(ramp.stops)) if ramp.stepped else _shades(ramp)
-    known = np.isfinite(values)
-    filled = np.where(known, values, shades[0])
-    if ramp.stepped:
-        index = filled.astype(int)
-    else:
-        middles = (shades[1:] + shades[:-1]) / 2
-        index = np.searchsorted(middles, filled)
-    index = np.where(known, index, len(shades)).astype(np.uint8)
-    table = ramp.colours(np.append(shades, np.nan), theme)
-    high, wide = index.shape
-    rows = np.concatenate([np.zeros((high, 1), np.uint8), index], axis=1)
-    head = pack(">IIBBBBB", wide, high, 8, 3, 0, 0, 0)
+    index = ramp.nearest(values).astype(np.uint8)
+    # Not every reader keeps cells sharp where it has to enlarge them.
+    larger = max(1, min(MOST // max(index.shape), round(wide / index.shape[1])))
+    index = index.repeat(larger, 0).repeat(larger, 1)
+    table = ramp.colours(np.append(ramp.shades(), np.nan), theme)
+    rows = np.concatenate([np.zeros((len(index), 1), np.uint8), index], axis=1)
     parts = (
-        (b"IHDR", head),
+        (b"IHDR", pack(">IIBBBBB", index.shape[1], len(index), 8, 3, 0, 0, 0)),
         (b"PLTE", table.tobytes()),
         (b"IDAT", zlib.compress(rows.tobytes(), 9)),
         (b"IEND", b""),
@@ -64,10 +57,3 @@ def _png(values: np.ndarray, ramp: Ramp, theme: Surface) -> bytes:
         pack(">I", len(body)) + kind + body + pack(">I", zlib.crc32(kind + body))
         for kind, body in parts
     )
-
-
-def _shades(ramp: Ramp) -> np.ndarray:
-    """Values whose colours are evenly spaced along the ramp."""
-    even = np.linspace(0, len(ramp.stops) - 1, SHADES)
-    way = np.interp(even, np.arange(len(ramp.stops)), ramp.places)
-    return ramp.low + way * (ramp.high - ramp.low)

@@ -13,7 +13,7 @@ _ROUND = 7.0
 
 def shape(marker: Marker, x: float, y: float, size: float) -> str:
     """The outline of a mark as path data; "" for none."""
-    r = size / 2
+    r = round(size / 2, 1)
     x, y = round(float(x), 1), round(float(y), 1)
     written = {
         "circle": f"M{_n(x - r)} {_n(y)}a{_n(r)} {_n(r)} 0 1 0 {_n(2 * r)} 0"
