@@ -191,6 +191,7 @@ def _planned(found: dict[str, Any]) -> Planned:
     return Planned(
         profile=found["profile"],
         rules=tuple(found["names"]),
+        shares=tuple(found["shares"]),
         grid=tuple(tuple(row) for row in found["grid"]),
         layers=tuple(found["layers"]),
         n_kv_heads=found["n_kv_heads"],

@@ -98,6 +98,7 @@ class Planner:
         return {
             "profile": profile.model_dump_json(),
             "names": names,
+            "shares": [rule.density(n) for rule in profile._rules],
             "grid": [list(row) for row in profile.heads],
             "layers": list(profile.model.layers),
             "n_kv_heads": profile.model.n_kv_heads,

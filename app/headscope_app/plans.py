@@ -89,6 +89,7 @@ class Planned:
     Attributes:
         profile: as JSON, as `SparseProfile.save` writes it.
         rules: the different ones, in words.
+        shares: of each rule, the share of computed pairs; None where the text decides it.
         grid: [layer][query head] indices into them.
         layers, n_kv_heads: of the model.
         n: tokens that all costs are of.
@@ -104,6 +105,7 @@ class Planned:
 
     profile: str
     rules: tuple[str, ...]
+    shares: tuple[float | None, ...]
     grid: tuple[tuple[int, ...], ...]
     layers: tuple[int, ...]
     n_kv_heads: int

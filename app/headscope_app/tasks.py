@@ -201,3 +201,20 @@ def _words(what: str, names: Sequence[str]) -> Sequence[str]:
                 f"{name[:80]!r} is the name of no {what}; choose one from the list."
             )
     return names
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """ "256, 512" -> (256, 512); nothing -> ().
+
+    Raises:
+        HeadscopeError: it is no list of whole numbers.
+    """
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if any(not (part.isascii() and part.isdigit()) or len(part) > 9 for part in parts):
+        raise HeadscopeError(f"{(text or '')[:80]!r} are no lengths; write them as 256,512.")
+    return tuple(map(int, parts))
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """ "L1H2, L3H4" -> ("L1H2", "L3H4"); nothing -> ()."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
