@@ -1,5 +1,6 @@
 """The whole figure: panels beside and below each other, reference lines, key, note."""
 
+from html import unescape
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from headscope.viz.interactive.words import safe
 from headscope.viz.marks import Cells, Mark, Rule
 from headscope.viz.paint import FONT
 from headscope.viz.palette import EMPTY, INK, LINE, MUTED, SURFACE, Theme
-from headscope.viz.svg.letters import wrapped
+from headscope.viz.svg.letters import width, wrapped
 from headscope.viz.svg.plot import Plot
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def chart_figure(chart: "Chart", theme: Theme) -> "go.Figure":
             )
         )  # fmt: skip
     note = wrapped(chart.note, 11, sheet.left + sheet.width - 30)
-    figure.update_layout(_layout(chart, sheet, theme, bool(seen or chart.key), len(note)))
+    figure.update_layout(_layout(chart, sheet, theme, _key_height(figure, sheet), len(note)))
     figure.update_annotations(font={"size": 13, "color": INK[theme]})
     if note:
         figure.add_annotation(
@@ -129,6 +130,18 @@ def _fill(
         figure.update_yaxes({"constrain": "domain"}, row=row, col=col)
 
 
+def _key_height(figure: "go.Figure", sheet: _Sheet) -> float:
+    """Px that plotly's legend takes above the plots: entries in columns as wide as the widest."""
+    drawn: Any = figure.data
+    names = [t.name for t in drawn if t.type != "heatmap" and t.showlegend is not False and t.name]
+    if not names:
+        return 0.0
+    widest = max(width(unescape(name), 12) for name in names) + 54
+    rows = ceil(len(names) / max(1, int(sheet.width // widest)))
+    grouped = any(t.legendgroup for t in drawn if t.type != "heatmap" and t.name)
+    return 10.0 + rows * (29.0 if grouped else 19.5)
+
+
 def _rule(mark: Rule, theme: Theme, dashes: dict[str, str]) -> dict[str, Any]:
     across = mark.axis == "y"
     look = mark.look
@@ -137,6 +150,7 @@ def _rule(mark: Rule, theme: Theme, dashes: dict[str, str]) -> dict[str, Any]:
         ends = {"x0": mark.at, "x1": mark.at, "y0": 0, "y1": 1}
     return {
         "type": "line",
+        "layer": "below",
         "xref": "x domain" if across else "x",
         "yref": "y" if across else "y domain",
         "line": {
@@ -146,10 +160,10 @@ def _rule(mark: Rule, theme: Theme, dashes: dict[str, str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _layout(chart: "Chart", sheet: _Sheet, theme: Theme, keyed: bool, noted: int) -> dict[str, Any]:
-    width = sheet.left + sheet.width + sheet.right
-    heading = wrapped(chart.name, 15, width - 40)
-    top = 20 + 20 * len(heading) + (30 if keyed else 0) + 26
+def _layout(chart: "Chart", sheet: _Sheet, theme: Theme, key: float, noted: int) -> dict[str, Any]:
+    whole = sheet.left + sheet.width + sheet.right
+    heading = wrapped(chart.name, 15, whole - 40)
+    top = 20 + 20 * len(heading) + key + 26
     bottom = sheet.bottom + 15 * noted
     ink, font = INK[theme], {"family": FONT, "size": 12, "color": INK[theme]}
     return {
@@ -163,7 +177,7 @@ def _layout(chart: "Chart", sheet: _Sheet, theme: Theme, keyed: bool, noted: int
         "font": font,
         "paper_bgcolor": SURFACE[theme],
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "width": width,
+        "width": whole,
         "height": top + sheet.height + bottom,
         "margin": {"l": sheet.left, "r": sheet.right, "t": top, "b": bottom},
         "legend": {
