@@ -38,7 +38,7 @@ def scan_form(models: Sequence[str], folders: Sequence[str]) -> Component:
                 field("Seed", _whole("scan-seed", 0, least=0)),
                 _folder(folders),
             ],
-            className="controls",
+            className="controls form",
         ),
         html.Datalist([html.Option(value=each) for each in models], id="known-models"),
         html.Details(
@@ -97,7 +97,7 @@ def validation_form(runs: Sequence[Entry], chosen: str, head_map: HeadMap | None
                 field("How many", _whole("validate-k", 5)),
                 field("or these heads", _text("validate-heads", "", "L17H3, L18H6")),
             ],
-            className="controls",
+            className="controls form",
         ),
         html.Div(
             [
@@ -110,7 +110,7 @@ def validation_form(runs: Sequence[Entry], chosen: str, head_map: HeadMap | None
                 field("Lengths, in tokens", _text("validate-lengths", "", "the evals' own")),
                 field("Seed", _whole("validate-seed", 0, least=0)),
             ],
-            className="controls",
+            className="controls form",
         ),
         html.Details(
             [

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from headscope_app.plans import Request, Source
 
-DEFAULTS = {"share": 50, "n": 4096, "sink": 4, "window": 512, "ranks": 1}
+DEFAULTS = {"share": 50, "n": 8192, "sink": 4, "window": 1024, "ranks": 1}
 _MOST = {"share": 100, "n": 2**24, "sink": 2**20, "window": 2**24, "ranks": 1024}
 
 

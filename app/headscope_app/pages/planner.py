@@ -87,7 +87,8 @@ def register(app: dash.Dash, library: Library) -> None:
         found = engine.planning.targets(_plan(engine, seen)[1], asked.ranks)
         note = (
             "Every file is read back before it is handed over. Formats of several files come as a "
-            "zip archive; what a format cannot say is refused, not approximated."
+            "zip archive. What a format cannot say is refused, not approximated: for one that has a "
+            "single streaming rule, choose that rule and full above."
         )
         return card("Export", export_table(found), tools=ranks(asked), note=note)
 
@@ -192,7 +193,7 @@ def _measuring() -> Component:
                 ),
                 html.Button("Measure", id="measure", type="button", className="primary"),
             ],
-            className="controls",
+            className="controls form",
         ),
         html.P(id="measure-said", className="note", role="status"),
         note="Reads prompts with every head under every rule, in a process of its own, and keeps "
