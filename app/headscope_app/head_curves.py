@@ -16,10 +16,10 @@ from headscope_app.elements import card
 from headscope_app.graphs import figure, graph
 from headscope_app.state import State
 
-_HEIGHT = 210
+_HEIGHT = 230
 
 
-def curves(head_map: HeadMap, state: State) -> list[Component]:
+def curve_cards(head_map: HeadMap, state: State) -> list[Component]:
     """A card for each curve that was measured."""
     layer, head = parse_head(state.head)
     row = head_map.layers.index(layer)
@@ -28,11 +28,10 @@ def curves(head_map: HeadMap, state: State) -> list[Component]:
         points = head_map.info.curves.get(name, "points").replace("`", "")
         chart = curve_chart(name, values, row, head, state.head, points)
         drawn = figure(chart, state.theme, _HEIGHT)
-        drawn.update_layout(margin_b=40)
         made.append(
             card(
                 words(name).capitalize(),
-                graph(f"curve-{number}", drawn, chart.name, tools=False),
+                graph(f"curve-{number}", drawn, chart.name, bar=False),
                 note=f"Across: {points}.",
             )
         )

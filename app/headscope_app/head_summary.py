@@ -21,15 +21,20 @@ def summary(view: View, state: State) -> Component:
     found = view.head_map.explain(state.head)
     return html.Div(
         [
-            html.H2(
-                [found.name, html.Small(f"KV {found.kv_head}") if _grouped(view) else None],
-                className="head-name",
+            html.Div(
+                [
+                    html.H2(
+                        [found.name, html.Small(f"KV {found.kv_head}") if _grouped(view) else None],
+                        className="head-name",
+                    ),
+                    link("Open  ⏎", state.link("/head"), "button primary"),
+                ],
+                className="row between",
             ),
             html.Div([role_mark(role) for role in found.roles or ("",)], className="roles"),
             *_evidence(found),
             html.H3("Highest among all heads"),
             _ranks(found, state.probe),
-            link("Open this head  ⏎", state.link("/head"), "button primary"),
         ]
     )
 

@@ -60,9 +60,7 @@ def pattern_chart(answer: Answer, name: str, region: Region | None) -> Chart:
 
 def pattern_figure(answer: Answer, name: str, region: Region | None, theme: Theme) -> Any:
     """The same for the page; a drawn box is what is looked at closer."""
-    drawn = figure(pattern_chart(answer, name, region), theme)
-    drawn.update_layout(dragmode="zoom")
-    return drawn
+    return figure(pattern_chart(answer, name, region), theme)
 
 
 def told(answer: Answer, region: Region | None) -> str:

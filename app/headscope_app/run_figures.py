@@ -9,6 +9,7 @@ from headscope.headmap import HeadMap
 from headscope.viz.chart import Chart
 from headscope.viz.figures import agreement, score_scatter
 from headscope.viz.marks import Cells
+from headscope.viz.palette import Theme
 from headscope.viz.ramps import diverging, sequential
 from headscope.viz.role_cells import role_panel
 from headscope.viz.view import View, words
@@ -21,9 +22,8 @@ _LARGEST, _SMALLEST, _LEAST = 34, 9, 220  # px of a cell, and of the whole map
 
 def map_figure(view: View, state: State) -> Any:
     """Every head as a cell: coloured by role, or by the score that is asked for."""
-    drawn = figure(map_chart(view, state.probe), state.theme, _height(view.head_map))
-    drawn.update_layout(dragmode="select")
-    return drawn
+    chart = map_chart(view, state.probe)
+    return figure(chart, state.theme, _height(view.head_map), drag="select")
 
 
 def map_chart(view: View, probe: str) -> Chart:
@@ -41,11 +41,16 @@ def map_chart(view: View, probe: str) -> Chart:
     return Chart(name, (replace(panel, marks=(cells, *panel.marks[1:])),))
 
 
+def score_figure(view: View, probe: str, theme: Theme) -> dict[str, Any]:
+    """One score of every head."""
+    return figure(map_chart(view, probe), theme, drag="select")
+
+
 def scatter_figure(view: View, state: State) -> Any:
     """Two scores of every head; a box drawn over it selects heads."""
     across, up = pair_of(view.head_map, state)
-    drawn = figure(score_scatter(view.head_map, across, up), state.theme, 420)
-    drawn.update_layout(dragmode="select", showlegend=False)
+    drawn = figure(score_scatter(view.head_map, across, up), state.theme, 420, drag="select")
+    drawn["layout"]["showlegend"] = False  # the legend of the page says the same
     return drawn
 
 

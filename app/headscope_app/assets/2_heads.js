@@ -248,6 +248,17 @@
       refresh();
       return window.dash_clientside.no_update;
     },
+    /* Two scores that were clicked on, told by what the cell says: "this and that". */
+    pair(clicked) {
+      const control = document.getElementById("state-against");
+      const said = clicked && control ? clicked.points[0].hovertext.split("<br>")[0] : "";
+      const named = new Map([...control.options].map((option) => [option.textContent, option.value]));
+      for (let i = said.indexOf(" and "); i >= 0; i = said.indexOf(" and ", i + 1)) {
+        const [one, other] = [named.get(said.slice(0, i)), named.get(said.slice(i + 5))];
+        if (one && other && one !== other) hs.change({ probe: one, against: other, min: "" }, true);
+      }
+      return window.dash_clientside.no_update;
+    },
     /* The state, but only when a part of it has changed since the last time. */
     ofProbe: (state, before) => changed(state, before, ["probe", "against"]),
     ofHead: (state, before) => changed(state, before, ["head", "probe"]),

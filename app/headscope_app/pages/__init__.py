@@ -17,7 +17,16 @@ import dash
 from dash.development.base_component import Component
 
 from headscope_app.library import Library
-from headscope_app.pages import head, overview, run, tests
+from headscope_app.pages import (
+    compare,
+    head,
+    new_scan,
+    overview,
+    planner,
+    probes,
+    run,
+    tests,
+)
 from headscope_app.state import State
 
 
@@ -36,4 +45,4 @@ class Page(Protocol):
     def register(self, app: dash.Dash, library: Library) -> None: ...
 
 
-PAGES: tuple[Page, ...] = (overview, run, head, tests)
+PAGES: tuple[Page, ...] = (overview, run, head, probes, compare, tests, planner, new_scan)

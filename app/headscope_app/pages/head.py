@@ -12,8 +12,9 @@ from headscope.errors import HeadscopeError
 from headscope.heads import label, parse_head
 from headscope.viz.view import View
 from headscope_app.elements import attributes, card, heading, link, notice, role_mark
+from headscope_app.engine import engine_of
 from headscope_app.graphs import graph
-from headscope_app.head_curves import curves
+from headscope_app.head_curves import curve_cards
 from headscope_app.head_effects import effects_card
 from headscope_app.head_regions import region_of
 from headscope_app.head_tables import evidence_table, score_table
@@ -72,7 +73,7 @@ def layout(library: Library, state: State) -> Component:
                 className="head-columns",
             ),
             card("Why it has its roles", evidence_table(found)),
-            html.Div(curves(view.head_map, state), className="columns"),
+            html.Div(id="curves", className="columns"),
             dcc.Store(id="shape", data=outline(view.head_map)),
             dcc.Store(id="of-page", data=seen),
         ],
@@ -82,7 +83,7 @@ def layout(library: Library, state: State) -> Component:
 
 
 def register(app: dash.Dash, library: Library) -> None:
-    live, results = Live(), Results()
+    live, results = engine_of(app, library).live, Results()
     app.clientside_callback(
         ClientsideFunction("headscope", "heads"),
         Output("shape", "modified_timestamp"),
@@ -123,6 +124,11 @@ def register(app: dash.Dash, library: Library) -> None:
     def zoomed(given: Any, shown: Any, asked: Any) -> Any:
         window = _zoomed(given or {}, shown or {})
         return dash.no_update if window is None else {"asked": asked, "window": window}
+
+    @app.callback(Output("curves", "children"), Input("of-page", "data"))
+    def curves(page: dict[str, Any]) -> list[Component]:
+        state = State.of(page)
+        return curve_cards(library.head_map(state.run), state)
 
     @app.callback(Output("effects", "children"), Input("of-page", "data"))
     def effects(page: dict[str, Any]) -> Any:

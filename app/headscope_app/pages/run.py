@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from headscope.headmap import HeadMap
 from headscope.viz.head_map import shape
-from headscope.viz.view import View
+from headscope.viz.view import View, words
 from headscope_app.chosen import chosen_csv, chosen_table
 from headscope_app.elements import attributes, card, choice, field, heading
 from headscope_app.filters import filters, legend, scores, threshold
@@ -46,7 +46,7 @@ def layout(library: Library, state: State) -> Component:
                                 tools=_tools(),
                             ),
                             _chosen(view, state),
-                            *([_scatter(view, state), _agreement(head_map, state)] if many else []),
+                            *([_scatter(head_map), _agreement()] if many else []),
                         ],
                         className="panel-left",
                     ),
@@ -95,10 +95,19 @@ def register(app: dash.Dash, library: Library) -> None:
         head_map = view.head_map
         return map_figure(view, state), _values(head_map, state), threshold(head_map, state)
 
-    @app.callback(Output("scatter", "figure"), Input("of-probe", "data"), prevent_initial_call=True)
-    def scattered(seen: dict[str, Any]) -> Any:
+    @app.callback(
+        Output("scatter-place", "children"), Input("of-run", "data"), Input("of-probe", "data")
+    )
+    def scattered(_: Any, seen: dict[str, Any]) -> Component:
         state = State.of(seen)
-        return scatter_figure(view_of(library.head_map(state.run)), state)
+        view = view_of(library.head_map(state.run))
+        return graph("scatter", scatter_figure(view, state), "Every head by two scores", "scatter")
+
+    @app.callback(Output("agreement-place", "children"), Input("of-run", "data"))
+    def compared(seen: dict[str, Any]) -> Component:
+        state = State.of(seen)
+        drawn = agreement_figure(library.head_map(state.run), state)
+        return graph("agreement", drawn, "Rank correlation of every two scores")
 
     @app.callback(
         Output("head-panel", "children"), Input("of-head", "data"), prevent_initial_call=True
@@ -113,6 +122,13 @@ def register(app: dash.Dash, library: Library) -> None:
     def tabled(seen: dict[str, Any]) -> Component:
         state = State.of(seen)
         return chosen_table(view_of(library.head_map(state.run)), state)
+
+    app.clientside_callback(
+        ClientsideFunction("headscope", "pair"),
+        Output("agreement", "clear_on_unhover"),
+        Input("agreement", "clickData"),
+        prevent_initial_call=True,
+    )
 
     @app.callback(
         Output("chosen-file", "data"),
@@ -134,21 +150,20 @@ def _chosen(view: View, state: State) -> Component:
     )
 
 
-def _scatter(view: View, state: State) -> Component:
+def _scatter(head_map: HeadMap) -> Component:
+    across, _ = pair_of(head_map, State())
     return card(
         "Score against score",
-        graph("scatter", scatter_figure(view, state), "Every head by two scores", "scatter"),
-        tools=field("across", choice("against", scores(view.head_map))),
-        note="Upwards is what colours the map. A box selects heads here too.",
+        html.Div(id="scatter-place", className="to-come"),
+        tools=field("across", choice("against", scores(head_map, words(across)))),
+        note="Upwards is the score that colours the map. A box selects heads here too.",
     )
 
 
-def _agreement(head_map: HeadMap, state: State) -> Component:
+def _agreement() -> Component:
     return card(
         "Which scores agree",
-        graph(
-            "agreement", agreement_figure(head_map, state), "Rank correlation of every two scores"
-        ),
+        html.Div(id="agreement-place", className="to-come"),
         note="Rank correlation over all heads. Click on two scores to set them against each other.",
     )
 
@@ -168,7 +183,7 @@ def _stores(view: View, state: State) -> list[Component]:
     return [
         dcc.Store(id="has-heads", data=browsable(view)),
         dcc.Store(id="values", data=_values(view.head_map, state)),
-        *(dcc.Store(id=name, data=seen) for name in ("of-probe", "of-head", "of-chosen")),
+        *(dcc.Store(id=name, data=seen) for name in ("of-run", "of-probe", "of-head", "of-chosen")),
     ]
 
 

@@ -85,7 +85,10 @@ def _numbers(title: str, rows: list[dict[str, Any]]) -> Component:
     named = "name" in rows[0]
     columns = [c for c in rows[0] if not c.endswith((".low", ".high")) and c not in ("low", "high")]
     columns = [c for c in columns if not (named and c in _HIDDEN)]
-    head = html.Tr([html.Th(words(c).replace(".", " "), scope="col") for c in columns])
+    kinds = {column: _kind([row[column] for row in rows]) for column in columns}
+    head = html.Tr(
+        [html.Th(words(c).replace(".", " "), scope="col", className=kinds[c]) for c in columns]
+    )
     body = []
     for row in rows:
         cells = []
@@ -93,11 +96,10 @@ def _numbers(title: str, rows: list[dict[str, Any]]) -> Component:
             ends = [row.get(f"{column}.{end}") for end in ("low", "high")]
             if column == "effect":
                 ends = [row.get(end) for end in ("low", "high")]
-            value: Any = "–" if row[column] is None else shown(row[column])
+            value: Any = _said(row[column])
             if None not in ends:
                 value = [value, html.Span(f" [{ends[0]:.3f}, {ends[1]:.3f}]", className="few")]
-            kind = "number" if isinstance(row[column], int | float) else None
-            cells.append((html.Td if i else html.Th)(value, className=kind))
+            cells.append((html.Td if i else html.Th)(value, className=kinds[column]))
         body.append(html.Tr(cells))
     return html.Div(
         html.Table([html.Thead(head), html.Tbody(body)], **attributes(aria_label=title)),
@@ -106,6 +108,19 @@ def _numbers(title: str, rows: list[dict[str, Any]]) -> Component:
         role="region",
         **attributes(aria_label=title),
     )
+
+
+def _kind(values: list[Any]) -> str | None:
+    """The class of a column: numbers stand to the right, where whole ones need no decimals."""
+    known = [value for value in values if value is not None]
+    numeric = known and all(isinstance(v, int | float) and v is not True for v in known)
+    return "number" if numeric and not any(isinstance(v, bool) for v in known) else None
+
+
+def _said(value: Any) -> Any:
+    if value is None:
+        return "–"
+    return words(value) if isinstance(value, str) else shown(value)
 
 
 def _list(places: list[Place], chosen: str, state: State) -> Component | None:
