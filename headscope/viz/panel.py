@@ -107,7 +107,7 @@ class Placed:
             return list(axis.ticks)
         if axis.names:
             step = _step(len(axis.names), abs(scale.width))
-            return [(i, axis.names[i]) for i in range(0, len(axis.names), step)]
+            return [(float(i), axis.names[i]) for i in range(0, len(axis.names), step)]
         if axis.log:
             return _powers(axis.log, scale)
         digits = scale.digits()
