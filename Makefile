@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint docs notebooks setup clean
 
 # Installing torch by itself first lets a machine's own build of it be found; everything else then
 # keeps it.
@@ -17,7 +17,7 @@ $(BIN)/headscope: pyproject.toml constraints.txt
 	touch $@
 
 $(BIN)/.dev: $(BIN)/headscope
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,lens,nnsight,harness]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,app,docs,harness,lens,nnsight,notebook]"
 	touch $@
 
 setup: $(BIN)/.dev
@@ -36,6 +36,13 @@ lint: $(BIN)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The documentation, with warnings as errors; executed notebooks are shown where there are any.
+docs: $(BIN)/.dev
+	$(BIN)/python docs/build.py
+
+notebooks: $(BIN)/.dev
+	$(BIN)/python examples/run.py
 
 clean:
 	rm -rf $(VENV) dist

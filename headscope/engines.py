@@ -14,6 +14,7 @@ from headscope.blocks import blocks, columns, inside, recomputed
 from headscope.edits import Restriction
 from headscope.errors import HeadscopeError
 from headscope.kernels import dense as whole
+from headscope.kernels.attending import by_one_pattern
 from headscope.merge import merge, with_sink
 from headscope.patterns.base import Pattern
 from headscope.patterns.selection import Selection
@@ -69,13 +70,14 @@ def attend_apart(
 def dense(attention: Attention) -> Attended:
     """Exact attention on the fastest kernel that PyTorch has for the case.
 
-    Plain causal, chunked and single-query attention run without any mask; padding, windows and
-    edits run in blocks of rows; soft-capping and gradients into an edit run on the definition.
+    Plain causal, chunked and single-query attention run without any mask; what all heads see by one
+    pattern runs on headscope's kernels where there is a GPU; padding, windows and other edits run
+    in blocks of rows; soft-capping and gradients into an edit run on the definition.
     """
     if attention.softcap is not None or any(_trained(edit.amount) for edit in attention.edits):
         z, lse = attention.z_and_lse()
         return Attended(z, replace(attention, known_lse=lse))
-    z, lse = _unmasked(attention) or _masked(attention)
+    z, lse = _unmasked(attention) or by_one_pattern(attention) or _masked(attention)
     if attention.sink_logits is not None:
         if lse is None:
             z, lse = attention.z_and_lse()

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from headscope.kernels.choice import on_its_device, runs, why_no_triton, why_not_these
+from headscope.edits import Restriction
+from headscope.kernels.choice import chosen, on_its_device, runs, why_no_triton, why_not_these
 from headscope.kernels.layout import side_by_side
 from headscope.kernels.resolving import Resolved, resolve
 from headscope.kernels.texts import texts_of
@@ -32,6 +33,23 @@ GAPS = "tokens of a sequence do not stand one after the other, or queries stand 
 def takes(attention: "Attention", rows: Bool[Tensor, "batch query"] | None) -> bool:
     """Whether Triton computes this attention; says once why not, or refuses if it was asked for."""
     return runs(_why_not(attention, rows), WHAT)
+
+
+def by_one_pattern(attention: "Attention") -> "Part | None":
+    """(z, lse) of an attention all of whose heads see one pattern, if Triton takes it; else None.
+
+    Nothing is said of where it does not: nobody asked for it.
+    """
+    hidden = attention.edits[0] if len(attention.edits) == 1 else None
+    if not (isinstance(hidden, Restriction) and hidden.everywhere) or chosen() == "reference":
+        return None
+    if attention.n_queries == 1:  # no work for a kernel that cuts rows into tiles
+        return None
+    whole = replace(attention, edits=())
+    if not isinstance(hidden.pattern, Pattern) or _why_not(whole, None) is not None:
+        return None
+    found = attend(whole, [hidden.pattern] * attention.n_heads)
+    return None if found is None else found[0]
 
 
 def _why_not(attention: "Attention", rows: Tensor | None) -> str | None:
