@@ -1,4 +1,4 @@
-"""What works behind the pages: one process with a model, one that plans, and the jobs."""
+"""What works behind the pages: processes with a model, that plan, that read results; jobs."""
 
 from dataclasses import dataclass, field
 
@@ -8,6 +8,7 @@ from headscope_app.jobs import Jobs
 from headscope_app.library import Library
 from headscope_app.live import Live
 from headscope_app.planning import Planning
+from headscope_app.results import Results
 
 _NAME = "headscope"  # of the Flask server's extension
 
@@ -20,11 +21,13 @@ class Engine:
     live: Live = field(init=False)
     planning: Planning = field(init=False)
     jobs: Jobs = field(init=False)
+    results: Results = field(init=False)
 
     def __post_init__(self) -> None:
         self.live = Live()
         self.planning = Planning(self.library)
         self.jobs = Jobs(self.library.roots.folders)
+        self.results = Results()
 
     def close(self, keep_jobs: bool = False) -> None:
         """End all processes.
@@ -34,6 +37,7 @@ class Engine:
         """
         self.live.close()
         self.planning.close()
+        self.results.close()
         self.jobs.close(keep_jobs)
 
 

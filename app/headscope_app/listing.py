@@ -139,8 +139,9 @@ class Roots:
                 yield from self._walk(path, root, depth - 1, run, budget, notes)
 
     def name(self, path: Path, root: Path) -> str:
-        """How a path is shown."""
-        return os.path.join(root.name, os.path.relpath(path, root)).removesuffix("/.")
+        """How a path is shown: as text, whatever bytes it is made of."""
+        name = os.path.join(root.name, os.path.relpath(path, root)).removesuffix("/.")
+        return os.fsencode(name).decode("utf-8", "replace")
 
 
 def identity(path: Path) -> str:

@@ -50,6 +50,10 @@ class Results:
         asked = {"do": "head", "files": given, "head": head, "fingerprint": info.model.fingerprint}
         return self.worker.ask(asked)[0]
 
+    def close(self) -> None:
+        """End the process."""
+        self.worker.close()
+
     @staticmethod
     def files(library: Library, run: str) -> Sequence[Place]:
         """Files that may say something about single heads of a run."""

@@ -69,6 +69,7 @@ def head_page(root: Path, run: str, head: str = "L1H4") -> str:
 
 def ask(tab: Any, text: str) -> None:
     """Type a text and ask for its pattern."""
+    tab.wait_for_load_state("networkidle")
     tab.locator("#pattern-text").fill(text)
     tab.locator("#ask-pattern").click()
 

@@ -19,7 +19,7 @@
   const at = (graph, i) =>
     kind(graph) === "map"
       ? [Math.floor(i / heads.heads), i % heads.heads]
-      : [values.probe ? values.probe[i] : NaN, values.against ? values.against[i] : NaN];
+      : [values.against ? values.against[i] : NaN, values.probe ? values.probe[i] : NaN];
 
   /* Filters. */
   function filtered() {

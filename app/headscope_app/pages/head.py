@@ -27,7 +27,6 @@ from headscope_app.pattern_view import (
     token_text,
     told,
 )
-from headscope_app.results import Results
 from headscope_app.state import State
 from headscope_app.views import outline, view_of
 from headscope_app.worker import Superseded
@@ -83,7 +82,8 @@ def layout(library: Library, state: State) -> Component:
 
 
 def register(app: dash.Dash, library: Library) -> None:
-    live, results = engine_of(app, library).live, Results()
+    engine = engine_of(app, library)
+    live, results = engine.live, engine.results
     app.clientside_callback(
         ClientsideFunction("headscope", "heads"),
         Output("shape", "modified_timestamp"),

@@ -10,9 +10,10 @@ from dash.development.base_component import Component
 from headscope.errors import HeadscopeError
 from headscope.viz.view import words
 from headscope_app.elements import attributes, card, heading, link, notice, shown
+from headscope_app.engine import engine_of
 from headscope_app.library import Library
 from headscope_app.listing import KINDS, Place
-from headscope_app.results import SHOWN, Results
+from headscope_app.results import SHOWN
 from headscope_app.state import State
 
 PATH = "/tests"
@@ -51,7 +52,7 @@ def layout(library: Library, state: State) -> Component:
 
 
 def register(app: dash.Dash, library: Library) -> None:
-    results = Results()
+    results = engine_of(app, library).results
 
     @app.callback(Output("result", "children"), Input("of-test", "data"))
     def read(asked: dict[str, Any]) -> Any:
