@@ -1,7 +1,6 @@
 """The notebooks of examples/ as pages, with outputs where they have been executed."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +60,12 @@ def _output(output: Any) -> str:
     if output["output_type"] == "stream":
         return _text(output["text"]) if output["name"] == "stdout" else ""
     data = output.get("data", {})
-    if "text/html" in data:
+    if "text/markdown" in data:
+        return _joined(data["text/markdown"])
+    shown = next((kind for kind in ("text/html", "image/svg+xml") if kind in data), None)
+    if shown is not None:
         # Markdown leaves a block of HTML alone up to its first empty line.
-        html = os.linesep.join(
-            line for line in _joined(data["text/html"]).splitlines() if line.strip()
-        )
+        html = "\n".join(line for line in _joined(data[shown]).splitlines() if line.strip())
         return f'<div class="output">\n{html}\n</div>'
     return _text(data["text/plain"]) if "text/plain" in data else ""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval
@@ -14,6 +15,7 @@ from headscope.headmap import HeadMap
 from headscope.heads import Head, selected_heads
 from headscope.model import HeadModel
 from headscope.prompts.base import PromptFamily, with_lengths
+from headscope.prompts.jsonl import Jsonl
 
 
 def top_heads(head_map: HeadMap, role: str, k: int) -> HeadSet:
@@ -71,7 +73,7 @@ def tested_sets(
 def target_evals(
     model: HeadModel,
     tasks: Sequence[str | Eval] | None,
-    prompts: PromptFamily | None,
+    prompts: PromptFamily | str | Path | None,
     samples: int | None,
     lengths: Sequence[int] | None,
     seed: int,
@@ -79,7 +81,7 @@ def target_evals(
     if prompts is not None:
         if tasks is not None:
             raise HeadscopeError("Test on tasks= or on prompts=, not on both.")
-        family = prompts
+        family = Jsonl(path=str(prompts)) if isinstance(prompts, str | Path) else prompts
         if samples is not None:
             family = dataclasses.replace(family, samples=samples)
         return [given(family if lengths is None else with_lengths(family, lengths))]

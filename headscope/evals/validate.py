@@ -42,7 +42,7 @@ def validate(
     mode: Mode = "zero",
     part: Part = "all",
     direction: Direction = "drop",
-    prompts: PromptFamily | None = None,
+    prompts: PromptFamily | str | Path | None = None,
     samples: int | None = None,
     lengths: Sequence[int] | None = None,
     seed: int = 0,
@@ -68,7 +68,7 @@ def validate(
         mode, part: how and where heads are ablated, see `Ablate`. Where no prompt row is ablated,
             each prompt is read once for all conditions.
         direction: what the ablation is said to do to the evals.
-        prompts: a family of prompts with answers, instead of `tasks`.
+        prompts: a family of prompts with answers, or a JSONL file, instead of `tasks`.
         samples: questions of each eval.
         lengths: of the prompts of `tasks`, in tokens.
         seed: of the questions, the control sets and the intervals.
