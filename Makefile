@@ -42,7 +42,7 @@ docs: $(BIN)/.dev
 	$(BIN)/python docs/build.py
 
 notebooks: $(BIN)/.dev
-	$(BIN)/python examples/run.py
+	$(BIN)/python examples/run.py $(NOTEBOOKS)
 
 clean:
 	rm -rf $(VENV) dist
