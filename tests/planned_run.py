@@ -14,7 +14,7 @@ from headscope.sparsity.recalls import Recalls
 
 RULES = (Streaming(64, 128), Streaming(64, 256), Full())
 LENGTHS = (512, 1024)
-BENCHES = Path(__file__).parents[2] / "benchmarks" / "results"
+BENCHES = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def losses(model: ProfiledModel, seed: int = 0) -> Recalls:
