@@ -13,7 +13,7 @@ from organisms import rope_organism
 import headscope
 from headscope.errors import HeadscopeError
 from headscope.evals.base import Eval, Item
-from headscope.evals.choosing import needles_for
+from headscope.evals.choosing import needles_for, target_evals
 from headscope.evals.effects import Effects, effects
 from headscope.evals.given import given
 from headscope.evals.measured import digest
@@ -377,3 +377,8 @@ def test_a_head_alone_is_found_among_all(
     assert effects(model, task, part="answer", out=tmp_path / "e.json") == found
     with pytest.raises(HeadscopeError, match="other effects"):
         effects(model, task, part="all", out=tmp_path / "e.json")
+
+
+def test_own_prompts_may_be_named_by_their_file(llama: HeadModel) -> None:
+    by_path = target_evals(llama, None, Path("mine.jsonl"), 3, None, 0)
+    assert by_path == target_evals(llama, None, Jsonl(path="mine.jsonl"), 3, None, 0)
