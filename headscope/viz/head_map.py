@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from headscope.headmap import HeadMap
@@ -224,6 +225,8 @@ class Drawing:
             return f"{cell.name}{shared}: {roles}"
         scores = "\n".join(
             f"{words(name)} {mean:.2f} [{low:.2f}, {high:.2f}]"
+            if isfinite(mean)
+            else f"{words(name)} not known"
             for name, (mean, low, high) in cell.scores.items()
         )
         return f"{cell.name}{shared}\n{roles}\n\n{scores}"

@@ -106,7 +106,10 @@ def patterns(
         layer = model.layers[len(model.layers) // 2]
         heads = [(layer, head) for head in range(model.n_heads)]
     chosen = selected_heads(heads, model.layers, model.n_heads, model.spec)
-    ids = model.tokens(text) if isinstance(text, str) else torch.as_tensor(text)
+    if isinstance(text, str):
+        ids = model.tokens(text) if text else torch.empty(1, 0)
+    else:
+        ids = torch.as_tensor(text)
     ids = ids[None] if ids.ndim == 1 else ids
     if ids.ndim != 2 or len(ids) != 1 or not ids.numel():
         raise HeadscopeError("Give one text with a token at least, or the token ids of one.")

@@ -95,8 +95,12 @@ class Placed:
     axis: Axis
     scale: Scale
 
-    def at(self, values: "np.ndarray | float") -> np.ndarray:
+    def at(self, values: np.ndarray) -> np.ndarray:
+        """Px of many values; NaN where a logarithmic axis has no place for one."""
         return self.scale.places(_logged(self.axis, np.asarray(values, np.float64)))
+
+    def px(self, value: float) -> float:
+        return float(self.at(np.array([value]))[0])
 
     def ticks(self) -> list[Tick]:
         """Where to write what, as much as there is room for."""

@@ -53,6 +53,14 @@ class Ramp:
         empty = _channels(EMPTY[theme])
         return np.where(known[..., None], found, empty).round().astype(np.uint8)
 
+    def pairs(self, values: np.ndarray) -> list[Pair]:
+        """The colours of [value]."""
+        light, dark = (self.colours(values, theme) for theme in ("light", "dark"))
+        return [
+            Pair(f"#{bytes(a).hex()}", f"#{bytes(b).hex()}")
+            for a, b in zip(light, dark, strict=True)
+        ]
+
     def shades(self, most: int = 32) -> np.ndarray:
         """Values whose colours are evenly spaced along the ramp: all that a picture needs."""
         if self.stepped:
@@ -122,7 +130,7 @@ def diverging(most: float = 1.0, title: str = "") -> Ramp:
 def stepped(colours: Sequence[Pair], title: str = "") -> Ramp:
     """One colour for each whole number from 0."""
     places = tuple(np.linspace(0, 1, len(colours)).tolist()) if len(colours) > 1 else (0.0,)
-    return Ramp(tuple(colours), places, 0.0, max(len(colours) - 1, 1), True, title)
+    return Ramp(tuple(colours), places, 0.0, float(max(len(colours) - 1, 1)), True, title)
 
 
 def _through(start: str, middle: str, end: str, way: float) -> str:

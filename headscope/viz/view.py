@@ -151,8 +151,12 @@ def _way(head_map: HeadMap, main: Condition, cut: float | None) -> np.ndarray:
     scores = head_map[main.score].mean().ravel()
     if cut is None:
         return np.zeros_like(scores)
-    end = scores.min() if main.below else scores.max()
+    known = scores[np.isfinite(scores)]
+    if not len(known):
+        return np.zeros_like(scores)
+    end = known.min() if main.below else known.max()
     if isinstance(main, Threshold):
         end = min(end, 0.0) if main.below else max(end, 1.0)
     room = end - cut
-    return np.clip((scores - cut) / room, 0, 1) if room else np.ones_like(scores)
+    way = np.clip((scores - cut) / room, 0, 1) if room else np.ones_like(scores)
+    return np.where(np.isfinite(scores), way, 0.0)

@@ -27,7 +27,7 @@ def clusters(found: Clusters) -> Chart:
                 np.asarray(heads["pc1"]),
                 np.asarray(heads["pc2"]),
                 Look.series(cluster),
-                f"{cluster}: {len(heads)} heads, {strongest[cluster]}",
+                f"{cluster}: {len(heads)} heads, {_first(strongest[cluster])}",
                 said=said,
             )
         )
@@ -41,3 +41,7 @@ def clusters(found: Clusters) -> Chart:
     return Chart(
         f"{found.k} clusters of the heads of {found.model} by their scores", (panel,), note=note
     )
+
+
+def _first(strongest: str) -> str:
+    return ", ".join(strongest.split(", ")[:2])

@@ -34,6 +34,6 @@ def head_map(found: HeadMap, ringed: Collection[Head] = ()) -> Chart:
         f"Head map of {name}",
         (role_panel(view, ringed=ringed),),
         key=role_key(view),
-        note=f"{shape(found)}: {view.summary()}. {_NOTE}",
+        note=f"{shape(found)}. {_NOTE}",
         drawing=drawing,
     )

@@ -72,7 +72,9 @@ def _panel(found: HeadMap, name: str) -> Panel:
     missing = len(values) - len(known)
     most = max(1, int(counts.max()))
     return Panel(
-        Axis("" if not missing else f"{missing} heads not known", low, high),
+        Axis(
+            f"{missing} head{'' if missing == 1 else 's'} not known" if missing else "", low, high
+        ),
         Axis("heads", 0.0, 1.08 * sqrt(most), ticks=_ticks(most)),
         (*marks, *rules),
         words(name),

@@ -48,7 +48,9 @@ def score_scatter(found: HeadMap, x: str, y: str) -> Chart:
     left_out = int((~known).sum())
     note = "Dashed: where rules cut."
     if left_out:
-        note += f" {left_out} head{' is' if left_out == 1 else 's are'} left out: a score is NaN."
+        note += (
+            f" {left_out} head{' is' if left_out == 1 else 's are'} left out: a score is not known."
+        )
     return Chart(
         f"{words(x).capitalize()} and {words(y)} of every head of {found.info.model.name}",
         (

@@ -149,7 +149,7 @@ class TextAttention:
     def _said(self) -> str:
         row = restored(self.weights[0][-1])
         best = [i for i in np.argsort(-row, kind="stable")[:5] if row[i] >= 0.005]
-        looks = ", ".join(f"“{_shown(self.texts[i]).strip()}” {row[i]:.0%}" for i in best)
+        looks = ", ".join(f"“{_shown(self.texts[i]).strip()}” {100 * row[i]:.0f} %" for i in best)
         last = _shown(self.texts[-1]).strip()
         return f"{label(self.heads[0])}: from “{last}” to {looks or 'nowhere'}."
 

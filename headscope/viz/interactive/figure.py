@@ -57,7 +57,7 @@ def chart_figure(chart: "Chart", theme: Theme) -> "go.Figure":
                 hoverinfo="skip",
             )
         )  # fmt: skip
-    note = wrapped(chart.note, 11, sheet.left + sheet.width - 30)
+    note = wrapped(chart.note, 11.0, sheet.left + sheet.width - 30)
     figure.update_layout(_layout(chart, sheet, theme, _key_height(figure, sheet), len(note)))
     figure.update_annotations(font={"size": 13, "color": INK[theme]})
     if note:
@@ -136,7 +136,7 @@ def _key_height(figure: "go.Figure", sheet: _Sheet) -> float:
     names = [t.name for t in drawn if t.type != "heatmap" and t.showlegend is not False and t.name]
     if not names:
         return 0.0
-    widest = max(width(unescape(name), 12) for name in names) + 54
+    widest = max(width(unescape(name), 12.0) for name in names) + 54
     rows = ceil(len(names) / max(1, int(sheet.width // widest)))
     grouped = any(t.legendgroup for t in drawn if t.type != "heatmap" and t.name)
     return 10.0 + rows * (29.0 if grouped else 19.5)
@@ -162,7 +162,7 @@ def _rule(mark: Rule, theme: Theme, dashes: dict[str, str]) -> dict[str, Any]:
 
 def _layout(chart: "Chart", sheet: _Sheet, theme: Theme, key: float, noted: int) -> dict[str, Any]:
     whole = sheet.left + sheet.width + sheet.right
-    heading = wrapped(chart.name, 15, whole - 40)
+    heading = wrapped(chart.name, 15.0, whole - 40)
     top = 20 + 20 * len(heading) + key + 26
     bottom = sheet.bottom + 15 * noted
     ink, font = INK[theme], {"family": FONT, "size": 12, "color": INK[theme]}

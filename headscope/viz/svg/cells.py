@@ -59,7 +59,7 @@ def _gap(wide: float, high: float) -> float:
 
 def _each(mark: Cells, plot: Plot, places: _Places, inks: Inks) -> list[Markup]:
     """An element for each cell, with its tooltip."""
-    pairs = _pairs(mark, mark.values)
+    pairs = _pairs(mark)
     size: dict[str, Any] = {"width": places.wide - places.gap, "height": places.high - places.gap}
     drawn = []
     for row, column in np.ndindex(mark.values.shape):
@@ -74,7 +74,7 @@ def _each(mark: Cells, plot: Plot, places: _Places, inks: Inks) -> list[Markup]:
 def _alike(mark: Cells, places: _Places, inks: Inks) -> list[Markup]:
     """A path for all cells of a shade."""
     index = mark.ramp.nearest(mark.values)
-    pairs = _pairs(mark, np.append(mark.ramp.shades(), np.nan)[None])[0]
+    pairs = mark.ramp.pairs(np.append(mark.ramp.shades(), np.nan))
     wide, high = number(places.wide - places.gap), number(places.high - places.gap)
     drawn = []
     for shade in np.unique(index).tolist():
@@ -88,7 +88,7 @@ def _alike(mark: Cells, places: _Places, inks: Inks) -> list[Markup]:
 
 def _letters(mark: Cells, places: _Places, inks: Inks) -> list[Markup]:
     assert mark.letters is not None
-    pairs = _pairs(mark, mark.values)
+    pairs = _pairs(mark)
     low = 0.17 * min(places.wide, places.high)
     groups: dict[Pair, list[Markup]] = {}
     for row, column in np.ndindex(mark.values.shape):
@@ -108,12 +108,9 @@ def letter_on(colour: Pair) -> Pair:
     return Pair(readable_on(colour.light, colour.light), readable_on(colour.dark, colour.dark))
 
 
-def _pairs(mark: Cells, values: np.ndarray) -> list[list[Pair]]:
-    light, dark = (mark.ramp.colours(values, theme) for theme in ("light", "dark"))
-    return [
-        [Pair(_hex(a), _hex(b)) for a, b in zip(*rows, strict=True)]
-        for rows in zip(light, dark, strict=True)
-    ]
+def _pairs(mark: Cells) -> list[list[Pair]]:
+    flat, columns = mark.ramp.pairs(mark.values.ravel()), mark.values.shape[1]
+    return [flat[start : start + columns] for start in range(0, len(flat), columns)]
 
 
 def told(mark: Cells, plot: Plot, row: int, column: int) -> str:
@@ -139,7 +136,3 @@ def _name(names: tuple[str, ...], place: int) -> str:
 
 def _number(value: float, mark: Cells) -> str:
     return signed(value, mark.digits or 0) if np.isfinite(value) else "not known"
-
-
-def _hex(channels: np.ndarray) -> str:
-    return "#" + "".join(f"{int(c):02x}" for c in channels)

@@ -29,12 +29,12 @@ def chart_svg(chart: "Chart", theme: Theme) -> Markup:
     plots, inner = _placed(chart.panels, max(1, chart.columns))
     width = max(inner, _LEAST) + 2 * _EDGE
     room = width - 2 * _EDGE
-    heading, y = lines_of(chart.name, _EDGE, 12, 13.5, room, font_weight=600, **inks(fill=INK))
+    heading, y = lines_of(chart.name, _EDGE, 12.0, 13.5, room, font_weight=600, **inks(fill=INK))
     key, y = legend(chart, _EDGE, y + 10, room, inks)
     told = _told(chart.panels)
     placed = [Plot(plot.panel, plot.left + _EDGE, plot.top + y + 6, told) for plot in plots]
     end = max(plot.bottom + plot.below for plot in placed)
-    note, end = lines_of(chart.note, _EDGE, end + 8, 11, room, **inks(fill=MUTED))
+    note, end = lines_of(chart.note, _EDGE, end + 8, 11.0, room, **inks(fill=MUTED))
     height = end + 12
     body = join(
         el("rect", width=width, height=height, rx=6, **inks(fill=SURFACE)),

@@ -1,6 +1,6 @@
 """What looks and shades mean, in as many lines as it takes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +51,7 @@ def _named(name: str, mark: Mark, inks: Inks) -> _Item:
                         stroke_width=max(look.width, 1.4), stroke_dasharray=dashes,
                         **inks(stroke=look.colour)))  # fmt: skip
     if isinstance(mark, Dots) or (isinstance(mark, Line) and mark.points):
-        data = shape(look.marker, _SAMPLE / 2, middle, max(look.size, 6))
+        data = shape(look.marker, _SAMPLE / 2, middle, max(look.size, 6.0))
         parts.append(el("path", d=data, **painted(look, inks)))
     if isinstance(mark, Bars):
         parts.append(el("rect", x=6, y=1, width=12, height=12, **inks(fill=look.colour)))
@@ -70,7 +70,7 @@ def _ramp(ramp: Ramp, inks: Inks) -> _Item:
     even = np.linspace(0, len(ramp.stops) - 1, _SHADES)
     way = np.interp(even, np.arange(len(ramp.stops)), ramp.places)
     values = ramp.low + way * (ramp.high - ramp.low)
-    light, dark = (ramp.colours(values, theme) for theme in ("light", "dark"))
+    colours = ramp.pairs(values)
     step = _BAR / _SHADES
     low, high = signed(ramp.low), signed(ramp.high)
     if ramp.said:
@@ -78,7 +78,7 @@ def _ramp(ramp: Ramp, inks: Inks) -> _Item:
     start = width(low, _SIZE) + 5
     shades = [
         el("rect", x=start + i * step, y=1, width=step + 0.4, height=12,
-           **inks(fill=Pair(_hex(light[i]), _hex(dark[i]))))
+           **inks(fill=colours[i]))
         for i in range(_SHADES)
     ]  # fmt: skip
     frame = el("rect", x=start, y=1, width=_BAR, height=12, fill="none", stroke_width=0.7,
@@ -100,7 +100,3 @@ def _flow(items: Sequence[_Item], left: float, top: float, room: float) -> tuple
         placed.append(el("g", item, transform=f"translate({x:g} {y:g})"))
         x += size
     return el("g", *placed, font_size=_SIZE), y + _PITCH if items else top
-
-
-def _hex(channels: Iterable[int]) -> str:
-    return "#" + "".join(f"{int(c):02x}" for c in channels)

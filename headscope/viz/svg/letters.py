@@ -32,7 +32,7 @@ def wrapped(text: str, size: float, room: float) -> list[str]:
 
 
 def lines_of(
-    text: str, x: float, y: float, size: float, room: float, **look: str | float
+    text: str, x: float, y: float, size: float, room: float, **look: str | int | float
 ) -> tuple[Markup, float]:
     """A wrapped text as elements, and where it ends."""
     lines = wrapped(text, size, room)

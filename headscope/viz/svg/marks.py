@@ -92,8 +92,8 @@ def _whiskers(mark: Dots | Bars, plot: Plot, across: np.ndarray, inks: Inks) -> 
 def _bars(mark: Bars, plot: Plot, inks: Inks) -> Markup:
     upright = mark.along == "y"
     long, over = (plot.y, plot.x) if upright else (plot.x, plot.y)
-    at, zero, ends = over.at(mark.at), float(long.at(0.0)), long.at(mark.length)
-    half = abs(float(over.at(mark.thick)) - float(over.at(0.0))) / 2
+    at, zero, ends = over.at(mark.at), long.px(0.0), long.at(mark.length)
+    half = abs(over.scale.width) * mark.thick / (over.scale.high - over.scale.low) / 2
     parts = []
     for i in np.flatnonzero(np.isfinite(ends)).tolist():
         start, size = min(zero, ends[i]), abs(ends[i] - zero)
@@ -117,10 +117,10 @@ def _rule(mark: Rule, plot: Plot, inks: Inks) -> Markup:
     look = mark.look
     drawn_as = {"stroke_width": look.width, "stroke_dasharray": DASHES[look.dashes]}
     if mark.axis == "y":
-        y = float(plot.y.at(mark.at))
+        y = plot.y.px(mark.at)
         place = {"x1": plot.left, "x2": plot.right, "y1": y, "y2": y}
     else:
-        x = float(plot.x.at(mark.at))
+        x = plot.x.px(mark.at)
         place = {"x1": x, "x2": x, "y1": plot.top, "y2": plot.bottom}
     told = el("title", f"{mark.name}: {signed(mark.at, 3)}") if mark.name else ""
     return el("g", told, el("line", **place, **drawn_as, **inks(stroke=look.colour)))

@@ -60,7 +60,7 @@ class Plot:
         ticks = self.x.ticks()
         if len(ticks) < 2:
             return False
-        places = sorted(float(self.x.at(value)) for value, _ in ticks)
+        places = sorted(self.x.px(value) for value, _ in ticks)
         pitch = min(b - a for a, b in pairwise(places))
         return max(width(said, _SIZE) for _, said in ticks) > max(pitch - 4, 1)
 
@@ -94,12 +94,12 @@ class Plot:
         if not self.panel.grid or any(isinstance(m, Cells) for m in self.panel.marks):
             return Markup("")
         lines = [
-            horizontal(self.left, self.right, float(self.y.at(value)), "gridline")
+            horizontal(self.left, self.right, self.y.px(value), "gridline")
             for value, _ in self.y.ticks()
         ]
         if not self.panel.x.names:
             lines += [
-                vertical(float(self.x.at(value)), self.top, self.bottom, "gridline")
+                vertical(self.x.px(value), self.top, self.bottom, "gridline")
                 for value, _ in self.x.ticks()
             ]
         bare = [Markup(line.replace(' class="gridline"', "")) for line in lines]
@@ -131,14 +131,14 @@ class Plot:
     def _beside(self) -> list[Markup]:
         return [
             el("text", clipped(said, _SIZE, _LONGEST), x=self.left - _CLOSE,
-               y=float(self.y.at(value)) + 3.7, text_anchor="end")
+               y=self.y.px(value) + 3.7, text_anchor="end")
             for value, said in self.y.ticks()
         ]  # fmt: skip
 
     def _under(self) -> list[Markup]:
         found = []
         for value, said in self.x.ticks():
-            x, y = float(self.x.at(value)), self.bottom + _CLOSE
+            x, y = self.x.px(value), self.bottom + _CLOSE
             if self.upright:
                 turned = f"translate({x + 3.7:.1f} {y:.1f}) rotate(-90)"
                 name = clipped(said, _SIZE, _LONGEST)
