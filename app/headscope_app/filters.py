@@ -71,7 +71,9 @@ def legend(view: View, state: State) -> Component:
 
 
 def _end(part: int, which: str, layers: list[int]) -> Component:
-    return dcc.Input(
+    """One end of a range of layers."""
+    control = dcc.Input(
         id=f"part-layers-{part}", type="number", min=layers[0], max=layers[-1], step=1,
         placeholder=str(layers[-part]),
     )  # fmt: skip
+    return html.Label([html.Span(f"{which} layer", className="unseen"), control])

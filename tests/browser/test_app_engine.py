@@ -131,7 +131,8 @@ def test_a_killed_worker_is_said_and_replaced(
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)  # at work for certain when it is killed
     ask(tab, words(14))
-    tab.wait_for_timeout(500)
+    while not engine[1].live.worker._busy:
+        tab.wait_for_timeout(50)
     os.kill(pid, signal.SIGKILL)
     tab.get_by_text("was killed (SIGKILL)").wait_for()
     ask(tab, words(15))
