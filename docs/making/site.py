@@ -11,7 +11,7 @@ from making import methods, notebooks, outline, results
 from headscope import catalog, storage
 
 DOCS = Path(__file__).parents[1]
-_KEPT = ("*.md", "*.svg", "*.css")
+_KEPT = {".md", ".svg", ".css", ".png", ".webp"}
 _RESULT = re.compile(r"\]\(\.\./benchmarks/results/(\w+)\.(?:txt|md)\)")
 
 
@@ -24,6 +24,15 @@ def generated() -> dict[str, str]:
     return methods.pages() | results.pages() | notebooks.pages() | pictures
 
 
+def kept() -> dict[str, bytes]:
+    """Every page and picture that is kept in docs/, by its path in the site."""
+    return {
+        path.relative_to(DOCS).as_posix(): path.read_bytes()
+        for path in sorted(DOCS.rglob("*"))
+        if path.suffix in _KEPT
+    }
+
+
 def assemble(folder: Path) -> Path:
     """Write the whole tree and its configuration; what was in the folder goes.
 
@@ -31,13 +40,11 @@ def assemble(folder: Path) -> Path:
         The configuration, for `mkdocs build -f`.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    made = generated()
-    for kept in (path for pattern in _KEPT for path in DOCS.glob(pattern)):
-        made[kept.name] = kept.read_text()
+    made = {place: content.encode() for place, content in generated().items()} | kept()
     for place, content in made.items():
         path = folder / "pages" / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(resolved(content) if path.suffix == ".md" else content)
+        path.write_bytes(resolved(content.decode()).encode() if path.suffix == ".md" else content)
     config = yaml.safe_load((DOCS / "site.yml").read_text())
     config["nav"] = filled(config["nav"], list(made))
     storage.write(folder / "mkdocs.yml", yaml.safe_dump(config, sort_keys=False).encode())

@@ -39,10 +39,11 @@ def beside() -> Iterator[None]:
 def pages() -> dict[str, str]:
     from making import site
 
-    kept = {path.name: path.read_text() for path in DOCS.glob("*.*") if path.suffix != ".py"}
-    made = {p: site.resolved(t) if p.endswith(".md") else t for p, t in site.generated().items()}
+    kept, made = site.kept(), site.generated()
     assert not set(kept) & set(made)
-    return {name: site.resolved(text) for name, text in kept.items()} | made
+    texts = {name: data.decode() for name, data in kept.items() if name.endswith((".md", ".svg"))}
+    every = dict.fromkeys(kept, "") | texts | made
+    return {name: site.resolved(text) for name, text in every.items()}
 
 
 @pytest.mark.parametrize("folder", REGISTRIES)
