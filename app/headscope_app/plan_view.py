@@ -55,6 +55,8 @@ def _speed(speed: Speed) -> Component:
     limit = "" if speed.limit is None else f"At most {speed.limit:.2f} × by the {_counted(speed)}. "
     if speed.low is None or speed.high is None:
         shown = "–" if speed.limit is None else f"≤ {speed.limit:.2f} ×"
+    elif speed.limit is not None and speed.high > 0.999 * speed.limit:
+        shown = f"≥ {speed.low:.2f} ×"  # some layers have less to do than any that was timed
     elif f"{speed.low:.2f}" == f"{speed.high:.2f}":
         shown = f"{speed.low:.2f} ×"
     else:
@@ -87,7 +89,7 @@ def rule_map(planned: Planned, model: str) -> Chart:
         shares[grid].T, sequential(root=True, title="share of all pairs"), letters=letters.T, said=said.T, digits=3
     )
     rows, columns = grid.shape[1], grid.shape[0]
-    side = min(26, 980 / columns, 700 / rows)
+    side = min(26.0, 980 / columns, 700 / rows)
     panel = Panel(
         Axis("layer", names=tuple(map(str, planned.layers))),
         Axis("head", names=tuple(map(str, range(rows))), down=True),

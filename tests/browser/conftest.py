@@ -58,7 +58,7 @@ def tab(chromium: Any) -> Iterator[Any]:
     """A tab that fails on errors of scripts and on requests to anywhere else."""
     context = chromium.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
     page = context.new_page()
-    page.set_default_timeout(40_000)
+    page.set_default_timeout(30_000)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: wrong.append(dialog.message))

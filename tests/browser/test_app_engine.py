@@ -248,7 +248,7 @@ def test_a_score_is_told_from_what_was_measured(
     tab.get_by_text("what the profile loses was not measured").wait_for()
     tab.get_by_text("NVIDIA H100 80GB HBM3").first.wait_for()
     assert "not measured on your machine" in tab.locator(".tiles").inner_text()
-    tab.locator("#state-n").fill("1000")
+    tab.locator("#state-n").fill("4000")
     tab.get_by_text("was timed from 8,192 to 131,072 tokens only").first.wait_for()
 
 
