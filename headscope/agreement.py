@@ -13,6 +13,7 @@ from headscope.errors import HeadscopeError
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
+    from headscope.viz.chart import Chart
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,21 @@ class Agreement:
     def _each(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for row in self.pairs.to_dict("records"):
             yield row.pop("first"), row.pop("second"), row
+
+    def chart(self) -> "Chart":
+        """The rank correlation of every two scores.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import agreement
+
+        return agreement(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import agreement_repr
+
+        return agreement_repr(self)
 
 
 def agreement(head_map: "HeadMap", k: int = 10) -> Agreement:

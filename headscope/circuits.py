@@ -17,6 +17,7 @@ from headscope.patch_map import PatchMap
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
+    from headscope.viz.chart import Chart
 
 _LEVEL = 0.05
 
@@ -138,6 +139,21 @@ class Overlap:
             f"{self.p(False):.2g})."
         )
         return said
+
+    def chart(self) -> "Chart":
+        """What every head does to both tasks.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import overlap
+
+        return overlap(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import overlap_repr
+
+        return overlap_repr(self)
 
 
 def overlap(

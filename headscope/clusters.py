@@ -11,6 +11,7 @@ from headscope.heads import label
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
+    from headscope.viz.chart import Chart
 
 _VARIANCE = 0.95  # that the components in which heads are clustered have to hold
 _MOST = 10  # clusters that are tried
@@ -53,6 +54,21 @@ class Clusters:
         from headscope import printed
 
         return printed.as_text(printed.clusters(self))
+
+    def chart(self) -> "Chart":
+        """All heads in the plane of the two main components.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import clusters
+
+        return clusters(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import clusters_repr
+
+        return clusters_repr(self)
 
 
 def cluster(head_map: "HeadMap", k: int | None = None) -> Clusters:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,9 @@ import pandas as pd
 from headscope.agreement import places_in_top
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,21 @@ class Comparison:
     first: str
     second: str
     table: pd.DataFrame
+
+    def chart(self) -> "Chart":
+        """Rank correlation and shared heads, score by score.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import comparison
+
+        return comparison(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import comparison_repr
+
+        return comparison_repr(self)
 
 
 def compare(first: HeadMap, second: HeadMap, k: int = 10) -> Comparison:

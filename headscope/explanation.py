@@ -10,6 +10,7 @@ from headscope.heads import Head, label
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
+    from headscope.viz.chart import Chart
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,15 @@ class Explanation:
         """The scores that no rule reads."""
         read = set(self.table["score"])
         return pd.DataFrame([r for r in self.scores.to_dict("records") if r["score"] not in read])
+
+    def chart(self) -> "Chart":
+        """Where the head stands among all others, score by score.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import head_ranks
+
+        return head_ranks(self)
 
 
 def explain(head_map: "HeadMap", head: Head) -> Explanation:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headscope.clusters import Clusters
     from headscope.compare import Comparison
     from headscope.explanation import Explanation
+    from headscope.viz.chart import Chart
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +240,15 @@ class HeadMap:
             for name, score in found.scores.items():
                 score.keep_interval(info.seed, table, name)
         return found
+
+    def chart(self) -> "Chart":
+        """The roles of all heads.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import head_map
+
+        return head_map(self)
 
 
 def in_order(info: RunInfo, arrays: Mapping[str, np.ndarray]) -> dict[str, Scores]:

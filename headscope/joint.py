@@ -1,6 +1,6 @@
 """Heads patched together, beside random sets of as many heads on the same pairs."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,9 @@ from jaxtyping import Float
 from headscope.evals.statistics import Interval, empirical_p, two_way_bootstrap
 from headscope.heads import Head, label
 from headscope.patched import Patched, interval
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 _LEVEL = 0.05
 
@@ -90,3 +93,21 @@ class JointEffect(Patched):
             f"{said} and {others.max():.2f} at most: {found} random heads (p = {p:.2g}, "
             f"difference {more:.2f} [{low:.2f}, {high:.2f}])."
         )
+
+    def chart(self) -> "Chart":
+        """The tested set beside its control sets.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: there are no effects to show; see `check_scale`.
+        """
+        from headscope.viz.figures import joint
+
+        return joint(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import joint_repr
+
+        return joint_repr(self)

@@ -1,6 +1,6 @@
 """A head map by activation patching: what every head alone carries from one run to the other."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from headscope.evals.controls import HeadSet
 from headscope.evals.statistics import benjamini_hochberg, sign_flip_p
 from headscope.heads import Head, label
 from headscope.patched import Patched, interval
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 _LEVEL = 0.05
 
@@ -95,6 +98,18 @@ class PatchMap(Patched):
 
     def _repr_html_(self) -> str:
         """The map as a picture, for notebooks."""
-        from headscope.viz.patches import patch_map_repr
+        from headscope.viz.notebook_results import patch_map_repr
 
         return patch_map_repr(self)
+
+    def chart(self) -> "Chart":
+        """Every head as a cell, and those with the largest effect.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: there are no effects to show; see `check_scale`.
+        """
+        from headscope.viz.figures import patch_map
+
+        return patch_map(self)

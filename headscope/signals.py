@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from headscope.heads import label
 from headscope.model import HeadModel, check_opened
 from headscope.prompts.base import Prompt
 from headscope.signal_tracing import Tracer, check_settings, need_signals
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SIDES = ("query", "key")
 
@@ -88,6 +92,24 @@ class Signals:
 
     def _labels(self, layers: np.ndarray, heads: np.ndarray) -> list[str]:
         return [label((self.layers[i], h)) for i, h in zip(layers, heads.tolist(), strict=True)]
+
+    def chart(self) -> "Chart":
+        """The share of every head's signals that earlier heads wrote.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: no head fired.
+        """
+        from headscope.viz.figures import signals
+
+        return signals(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import signals_repr
+
+        return signals_repr(self)
 
 
 def trace_signals(

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from headscope.bench.timing import Spread
 from headscope.kept import Kept
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 
@@ -177,6 +180,24 @@ class Bench(Kept):
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return self.model_dump(mode="json")
+
+    def chart(self) -> "Chart":
+        """Speed against length: of whole texts, or of decoding where those were not measured.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: nothing was measured.
+        """
+        from headscope.viz.figures import decode_speed, kernel_speed
+
+        return kernel_speed(self) if self.prefill or not self.decode else decode_speed(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import bench_repr
+
+        return bench_repr(self)
 
 
 def counted(rules: Iterable[object]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from headscope.kept import Resumed
 from headscope.model import HeadModel, check_opened
 from headscope.run import Part
 from headscope.runinfo import versions
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 
@@ -97,6 +100,24 @@ class Effects(Resumed):
         if not self.measured.done:
             raise HeadscopeError("No question has been measured yet; run it first.")
         return range(len(self.heads))
+
+    def chart(self) -> "Chart":
+        """A map of what each head alone does, and the heads that matter most.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: no question has been measured yet.
+        """
+        from headscope.viz.figures import ablation
+
+        return ablation(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import effects_repr
+
+        return effects_repr(self)
 
 
 def effects(

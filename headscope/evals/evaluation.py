@@ -1,6 +1,6 @@
 """What evals gave on a model, and on a changed one: by question, and summed up in tables."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ from headscope.evals.gates import gate, mean_interval
 from headscope.evals.measured import UNITS, Measured, Questioned
 from headscope.evals.multiplicity import holm
 from headscope.evals.statistics import paired_proportions, sign_flip_p, wilson
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 
@@ -142,6 +145,18 @@ class Evaluation(Questioned):
         from headscope.viz.notebook import evaluation_repr
 
         return evaluation_repr(self)
+
+    def chart(self) -> "Chart":
+        """Every measured eval under each condition, with intervals.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: no question has been measured yet.
+        """
+        from headscope.viz.figures import evaluation
+
+        return evaluation(self)
 
 
 def _groups(task: Measured, fact: str | None) -> list[tuple[Any, np.ndarray]]:

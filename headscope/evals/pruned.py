@@ -1,6 +1,6 @@
 """What pruning heads in several orders did to some evals: curves, areas and sentences."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,9 @@ from headscope.errors import HeadscopeError
 from headscope.evals import pruning_tables
 from headscope.evals.measured import Measured, Questioned
 from headscope.heads import Head
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 Kind = Literal["gradient", "score", "random"]
@@ -150,3 +153,21 @@ class Pruning(Questioned):
     def claims(self) -> list[str]:
         """For each eval one sentence for each order, and one for each two of them."""
         return pruning_tables.claims(self)
+
+    def chart(self) -> "Chart":
+        """Curves of every order over the share of heads that are out.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: no question has been measured yet.
+        """
+        from headscope.viz.figures import pruning
+
+        return pruning(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import pruning_repr
+
+        return pruning_repr(self)

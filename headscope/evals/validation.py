@@ -1,6 +1,6 @@
 """What a causal test found: kept question by question, summed up in tables and sentences."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from pydantic import Field, model_validator
@@ -12,6 +12,9 @@ from headscope.evals.measured import Measured, Questioned
 from headscope.heads import Head
 from headscope.interventions.ablate import Mode
 from headscope.run import Part
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 2
 
@@ -120,3 +123,18 @@ class Validation(Questioned):
         from headscope.viz.notebook import validation_repr
 
         return validation_repr(self)
+
+    def chart(self, task: int = 0) -> "Chart":
+        """One eval under all conditions, with intervals; see also `headscope.viz.figures.dose`.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Args:
+            task: which eval, counted from 0.
+
+        Raises:
+            HeadscopeError: no question of it has been measured yet, or there is no such eval.
+        """
+        from headscope.viz.figures import ablation
+
+        return ablation(self, task)

@@ -28,6 +28,7 @@ from headscope.sparsity.recalls import Loss, Over, Recalls
 
 if TYPE_CHECKING:
     from headscope.headmap import HeadMap
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 MOST_RANDOMS = 99
@@ -124,6 +125,21 @@ class Pareto(Kept):
             for task in range(len(self.evaluation.tasks))
             for sentence in frontier_tables.claims(self, task)
         ]
+
+    def chart(self) -> "Chart":
+        """Quality against cost, a panel for each eval.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import pareto
+
+        return pareto(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import pareto_repr
+
+        return pareto_repr(self)
 
 
 def pareto(

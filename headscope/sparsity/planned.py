@@ -1,6 +1,6 @@
 """A plan: which profile, what it loses, what it takes, and how near the best it is."""
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -10,6 +10,9 @@ from headscope.kept import Kept
 from headscope.sparsity.budget import BudgetKind, Phase
 from headscope.sparsity.profile import SparseProfile
 from headscope.sparsity.recalls import LOSSES, Loss, Over
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 Granularity = Literal["kv_head", "head"]
@@ -129,3 +132,18 @@ class Plan(Kept):
 
     def __str__(self) -> str:
         return " ".join(self.sentences())
+
+    def chart(self) -> "Chart":
+        """The rule of every head, darker where it computes more.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+        """
+        from headscope.viz.figures import plan
+
+        return plan(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import plan_repr
+
+        return plan_repr(self)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from headscope.backends.base import Backend
     from headscope.headmap import HeadMap
     from headscope.model import HeadModel
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 _ROW = re.compile(r"\[\n\s*\d+(?:,\n\s*\d+)*\n\s*\]")  # strings in JSON hold no line breaks
@@ -346,8 +347,6 @@ class SparseProfile(Kept):
             raise HeadscopeError("A number has a byte at least, and a batch a sequence.")
         return int(self.held_keys(n).sum()) * 2 * self.model.d_head * itemsize * batch
 
-    # ---- shown -----------------------------------------------------------------------------
-
     def to_pandas(self) -> pd.DataFrame:
         """One row a query head: layer, head, kv_head, name, rule."""
         rows = [
@@ -371,6 +370,17 @@ class SparseProfile(Kept):
     def given(cls, profile: "SparseProfile | str | Path") -> "SparseProfile":
         """A profile, or the one in a file."""
         return profile if isinstance(profile, cls) else cls.load(profile)  # pyright: ignore
+
+    def chart(self) -> "Chart":
+        """The rule of every head, darker where it computes more; `.interactive()` is plotly."""
+        from headscope.viz.figures import profile
+
+        return profile(self)
+
+    def _repr_html_(self) -> str:
+        from headscope.viz.notebook_results import profile_repr
+
+        return profile_repr(self)
 
 
 def held_tokens(need: tuple[int, int] | None, n: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,9 @@ from headscope.patterns.base import Pattern
 from headscope.patterns.rules import Rule, rule_of
 from headscope.runinfo import first_problem
 from headscope.sparsity.profile import ProfiledModel, check_length
+
+if TYPE_CHECKING:
+    from headscope.viz.chart import Chart
 
 SCHEMA = 1
 Loss = Literal["recall", "output", "answer"]
@@ -258,6 +261,24 @@ class Recalls:
             f"Recalls({self.model.name}: {len(self.rules)} rules, {self.done} of "
             f"{len(self.about.digests)} prompts of {lengths} tokens, {', '.join(self.losses)})"
         )
+
+    def chart(self) -> "Chart":
+        """What each rule would lose, layer by layer.
+
+        `.svg()` and `.save(path)` are static, `.interactive()` is a plotly figure.
+
+        Raises:
+            HeadscopeError: not all prompts were measured.
+        """
+        from headscope.viz.figures import recalls
+
+        return recalls(self)
+
+    def _repr_html_(self) -> str:
+        """The picture with its numbers, for notebooks."""
+        from headscope.viz.notebook_results import recalls_repr
+
+        return recalls_repr(self)
 
 
 def _checked(about: Measurement, arrays: dict[str, np.ndarray], what: Any) -> Recalls:

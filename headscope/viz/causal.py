@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from headscope.evals import verdicts
 from headscope.evals.conditions import CONTROLS
 from headscope.evals.measured import Measured
 from headscope.evals.validation import Validation
 from headscope.heads import label
 from headscope.viz import causal_tables as tables
-from headscope.viz.causal_charts import charts, evals_chart
-from headscope.viz.dose_chart import dose_chart
+from headscope.viz.figures import ablation, dose, specificity
 from headscope.viz.heads_section import head_link, role_class
 from headscope.viz.markup import Markup, el, join
+from headscope.viz.picture import picture
 from headscope.viz.view import View, words
 
 PARTS = {
@@ -26,15 +25,6 @@ MODES = {
     "resample": "the head's output is replaced by its output at a random reference token",
     "uniform": "the head attends evenly to all that it may see",
 }
-HOW_TO_READ = (
-    "Lines: 95 % intervals over questions (Wilson for right answers of one set; for those of "
-    "random sets, their range); none of fewer than 6 questions. Thin ticks: each random set."
-)
-DOSES = (
-    "Boxes, in this order: 5 to 95 % of the random sets of as many heads; the line in a box is "
-    "their mean. The table has both, the range in brackets. Only the number named beforehand was "
-    "tested; the others explore."
-)
 
 
 def causal_section(view: View, validations: Sequence[Validation]) -> Markup:
@@ -78,16 +68,6 @@ def several(validation: Validation) -> bool:
     return sum(task.done > 0 for task in validation.tasks) > 1
 
 
-def spared_note(validation: Validation) -> str:
-    """How the chart of all evals is read."""
-    if validation.targets == len(validation.tasks):
-        return "Thin ticks: each random set."
-    return (
-        "Filled: should change. Hollow: should be spared, which is to stay between the dashed "
-        f"lines, ±{verdicts.SPARED} nats a token. Thin ticks: each random set."
-    )
-
-
 def heading(validation: Validation, task: int) -> str:
     """ "needle: should change"."""
     expected = "changes" if task < validation.targets else "spared"
@@ -101,12 +81,10 @@ def _card(view: View, validation: Validation) -> Markup:
         _facts(validation),
     ]
     if validation.done:
-        parts.append(_note(HOW_TO_READ))
         if several(validation):
             parts += [
                 el("h4", "All evals"),
-                evals_chart(validation),
-                _note(spared_note(validation)),
+                picture(specificity(validation)),
                 _table(tables.specificity(validation)),
             ]
         for index, measured in enumerate(validation.tasks):
@@ -119,17 +97,15 @@ def _card(view: View, validation: Validation) -> Markup:
 
 def _eval(validation: Validation, task: int) -> list[Markup]:
     """One eval: its charts, their table, and the same by dose."""
-    dose = dose_chart(validation, task)
     said = [tables.gated(validation, task), tables.p_note(validation, task)]
     parts = [
         el("h4", heading(validation, task)),
-        el("div", *charts(validation, task), class_="charts"),
+        picture(ablation(validation, task)),
         *(_note(each) for each in said if each),
         _table(tables.conditions(validation, task)),
     ]
-    if dose:
-        parts += [el("div", dose, style="margin-top:16px"), _note(DOSES)]
-        parts.append(_table(tables.doses(validation, task)))
+    if len(validation.doses(task)) > 1:
+        parts += [picture(dose(validation, task)), _table(tables.doses(validation, task))]
     return parts
 
 
