@@ -32,7 +32,6 @@ from environment import command, describe
 
 from headscope import storage
 from headscope.bench.baselines import BASELINES, Baseline
-from headscope.bench.figure import bench_svg
 from headscope.bench.meters import GpuMeter
 from headscope.bench.result import DecodeRow, PrefillRow, Skipped
 from headscope.bench.running import Row, decode_rows, empty, prefill_rows
@@ -47,6 +46,7 @@ from headscope.patterns.selectors.block_top_k import BlockTopK
 from headscope.patterns.selectors.vertical_slash import VerticalSlash
 from headscope.patterns.sharded import Sharded
 from headscope.sparsity.profile import ProfiledModel, SparseProfile
+from headscope.viz.figures import kernel_speed
 
 HEADS, KV, WIDTH = 32, 8, 128
 DTYPE = torch.bfloat16
@@ -220,7 +220,7 @@ def main() -> None:
         print(said(row), flush=True)
     print(*left_out(found), *(f"NOT MEASURED: {what}" for what in missing), sep="\n")
     if asked.figure is not None:
-        storage.write(asked.figure, bench_svg(found).encode())
+        storage.write(asked.figure, kernel_speed(found).svg().encode())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ import argparse
 from pathlib import Path
 
 from headscope import storage
-from headscope.bench.figure import bench_svg
 from headscope.bench.result import Bench
 from headscope.headmap import HeadMap
 from headscope.sparsity import Pareto
+from headscope.viz.figures import kernel_speed
 from headscope.viz.head_map import head_map_svg
 from headscope.viz.pareto_chart import pareto_svg
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="a scan with all probes")
     parser.add_argument("--pareto", type=Path, help="what headscope pareto kept")
     asked = parser.parse_args()
-    made = {"kernels_h100.svg": bench_svg(_as_dispatched(Bench.load(BENCH)))}
+    made = {"kernels_h100.svg": kernel_speed(_as_dispatched(Bench.load(BENCH))).svg()}
     if asked.run is not None:
         # Scores of every head would treble a file that README shows as a picture.
         made["head_map_smollm2.svg"] = head_map_svg(HeadMap.load(asked.run), tooltips="role")

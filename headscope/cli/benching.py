@@ -55,11 +55,11 @@ def bench(
 
     from headscope import storage, terminal
     from headscope.bench.baselines import chosen_baselines
-    from headscope.bench.figure import bench_svg
     from headscope.bench.meters import GpuMeter
     from headscope.bench.running import bench as run
     from headscope.config import split_names
     from headscope.sparsity.profile import SparseProfile
+    from headscope.viz.figures import kernel_speed
 
     at_least("--rounds", rounds, 1)
     tokens, batches = _counts(lengths, "--lengths"), _counts(batch, "--batch")
@@ -89,7 +89,7 @@ def bench(
             progress=bars.family,
         )
     if found.prefill:
-        storage.write(folder / "bench.svg", bench_svg(found).encode())
+        storage.write(folder / "bench.svg", kernel_speed(found).svg().encode())
     if as_json:
         print_json(found.to_dict() | {"saved": str(saved)})
         return

@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from headscope.bench.figure import bench_svg
 from headscope.bench.result import Bench, PrefillRow, Timed
 from headscope.bench.tables import prefill_table, sentences
 from headscope.bench.timing import Spread
 from headscope.errors import HeadscopeError
+from headscope.viz.figures import kernel_speed
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -66,9 +66,9 @@ def test_layers_count_by_what_their_dense_kernel_takes() -> None:
 
 
 def test_a_figure_has_a_panel_for_each_mix_and_every_series() -> None:
-    root = ElementTree.fromstring(bench_svg(FOUND))
+    root = ElementTree.fromstring(kernel_speed(FOUND).svg())
     assert root.tag == f"{SVG}svg"
-    series = [g for g in root.iter(f"{SVG}g") if g.get("class") == "series"]
+    series = [g for g in root.iter(f"{SVG}g") if g.get("data-name")]
     by_name = {name: [g for g in series if g.get("data-name") == name] for name in
                ("headscope", "tile limit", "cudnn", "flex", "two_launch")}  # fmt: skip
     assert {name: len(some) for name, some in by_name.items()} == {
@@ -83,7 +83,7 @@ def test_a_figure_has_a_panel_for_each_mix_and_every_series() -> None:
 
 
 def test_a_figure_of_one_row_can_be_drawn() -> None:
-    assert "NaN" not in bench_svg(made(row("a", 8192, 2.0)))
+    assert "NaN" not in kernel_speed(made(row("a", 8192, 2.0))).svg()
 
 
 def test_sentences_say_what_was_left_out_and_what_is_lost() -> None:

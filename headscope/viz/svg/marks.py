@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from headscope.viz.charts import signed
+from headscope.viz.charts import plain, signed
 from headscope.viz.marks import Bars, Cells, Dots, Line, Mark, Outline, Rule
 from headscope.viz.markup import Markup, el, join
 from headscope.viz.palette import Pair
@@ -14,6 +14,7 @@ from headscope.viz.svg.shapes import DASHES, painted, points, polyline, shape
 from headscope.viz.themes import MUTED, Inks
 
 _BAND = 0.22
+_TOLD = 24  # points of a curve that its tooltip tells
 
 
 def drawn(mark: Mark, plot: Plot, inks: Inks) -> Markup:
@@ -45,8 +46,21 @@ def _line(mark: Line, plot: Plot, inks: Inks) -> Markup:
         **inks(stroke=look.colour),
     )
     marks = points(look, x, y, inks) if mark.points else ""
-    title = el("title", mark.name) if mark.name else ""
-    return el("g", title, band, path, marks)
+    title = el("title", _told(mark, plot)) if mark.name else ""
+    return el("g", title, band, path, marks, data_name=mark.name or None)
+
+
+def _told(mark: Line, plot: Plot) -> str:
+    """A curve's name, and its points where they are few and marked."""
+    known = np.flatnonzero(np.isfinite(mark.x) & np.isfinite(mark.y))
+    if not mark.points or not 0 < len(known) <= _TOLD:
+        return mark.name
+    names = dict(plot.x.ticks())
+    points = (
+        f"{names.get(x, plain(x))} {y:.2f}"
+        for x, y in zip(mark.x[known].tolist(), mark.y[known].tolist(), strict=True)
+    )
+    return f"{mark.name}: {', '.join(points)}"
 
 
 def _bands(
