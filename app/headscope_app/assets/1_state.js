@@ -187,6 +187,7 @@
       const toast = document.getElementById("toast");
       const close = Object.assign(document.createElement("button"), { id: "close-toast", type: "button", textContent: "Close" });
       toast.replaceChildren(document.createTextNode(message.text), close);
+      toast.hidden = false; // Dash believes it is open, once it was closed here
       return false;
     },
   };
