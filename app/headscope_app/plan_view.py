@@ -86,7 +86,11 @@ def rule_map(planned: Planned, model: str) -> Chart:
     )
     letters = np.array(["F" if rule == "full" else "" for rule in planned.rules])[grid]
     cells = Cells(
-        shares[grid].T, sequential(root=True, title="share of all pairs"), letters=letters.T, said=said.T, digits=3
+        shares[grid].T,
+        sequential(root=True, title="share of all pairs"),
+        letters=letters.T,
+        said=said.T,
+        digits=3,
     )
     rows, columns = grid.shape[1], grid.shape[0]
     side = min(26.0, 980 / columns, 700 / rows)

@@ -87,8 +87,8 @@ def register(app: dash.Dash, library: Library) -> None:
         found = engine.planning.targets(_plan(engine, seen)[1], asked.ranks)
         note = (
             "Every file is read back before it is handed over. Formats of several files come as a "
-            "zip archive. What a format cannot say is refused, not approximated: for one that has a "
-            "single streaming rule, choose that rule and full above."
+            "zip archive. What a format cannot say is refused, not approximated: for one that has "
+            "a single streaming rule, choose that rule and full above."
         )
         return card("Export", export_table(found), tools=ranks(asked), note=note)
 
