@@ -22,6 +22,9 @@ from headscope_app.worker import Worker
 
 _KEPT = 256  # plans that stay in memory
 _TIMEOUT = 60.0  # seconds
+# Scores that plans were made by and tested (docs/findings.md): the first choice where nothing was
+# measured.
+_FIRST = ("duo_gate", "retrieval")
 
 
 @dataclass
@@ -61,7 +64,8 @@ class Planning:
             for place in self.library.files(run)
             if place.kind == "sparse_profile"
         ]
-        return found + [Source(f"score:{name}", "score", name) for name in head_map.scores]
+        scores = sorted(head_map.scores, key=lambda name: (name not in _FIRST, name))
+        return found + [Source(f"score:{name}", "score", name) for name in scores]
 
     def plan(self, request: Request, lane: str = "") -> Planned:
         """A plan, kept or made anew.

@@ -68,7 +68,7 @@ def test_what_cannot_be_shown_is_said(runs: Path) -> None:
     library = Library.of([runs])
     assert "no such page" in texts(page(library, "/nowhere"))
     assert "has no head L9H9" in texts(page(library, "/head", f"?run={id_}&head=L9H9"))
-    assert "No head is chosen" in texts(page(library, "/head", f"?run={id_}"))
+    assert "Choose a head" in texts(page(library, "/head", f"?run={id_}"))
     assert "one score only" in texts(page(library, "/probes", f"?run={id_}"))
     assert "no other run" in texts(page(library, "/compare", f"?run={id_}"))
     (runs / "one" / "scores.safetensors").write_bytes(b"")

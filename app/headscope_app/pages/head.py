@@ -36,16 +36,14 @@ TITLE = "Head"
 KEYS = ("run", "head")
 
 _HOW = "Point at a token: shaded is where it looks. Shift: what looks at it."
-_EXAMPLE = (
-    "The keys to the cabinet are on the table. Mr Dursley was proud to say that the keys to the"
-)
+_EXAMPLE = "The keys to the cabinet are on the table. Nobody asked who had left the keys to the"
 
 
 def layout(library: Library, state: State) -> Component:
     entry = library.run(state.run)
     view = view_of(library.head_map(state.run))
     if not state.head:
-        raise HeadscopeError("No head is chosen; choose one on the head map.")
+        return _unchosen(view, state)
     found = view.head_map.explain(state.head)
     seen = {"path": PATH, "search": state.query(), "theme": state.theme}
     return html.Div(
@@ -78,6 +76,19 @@ def layout(library: Library, state: State) -> Component:
         ],
         className="page",
         **attributes(data_about_heads=""),
+    )
+
+
+def _unchosen(view: View, state: State) -> Component:
+    """Where to go from a page of no head: the head map, and the first head of every role."""
+    firsts = {role: view.leading(role)[0].name for role in view.rules if view.count(role)}
+    links = [
+        html.Li([role_mark(role), " ", link(name, state.link(PATH, head=name))])
+        for role, name in firsts.items()
+    ]
+    where = link("Head map", state.link("/run"), "button")
+    return notice(
+        "Choose a head", "Click one on the map, or take one of these.", where, html.Ul(links)
     )
 
 
