@@ -6,9 +6,11 @@ from typing import Literal
 
 from headscope.viz import palette
 from headscope.viz.markup import Markup, el
-from headscope.viz.palette import LEVELS, Style
+from headscope.viz.palette import LEVELS, Pair, Style
 
 Theme = Literal["light", "dark", "auto"]
+Attribute = Literal["fill", "stroke"]
+DARK = "@media screen and (prefers-color-scheme: dark)"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 _NAMED = {
@@ -31,19 +33,19 @@ class Paint:
     theme: Theme
     styles: Mapping[str, Style]
 
-    def __call__(self, name: str, attribute: Literal["fill", "stroke"] = "fill") -> dict[str, str]:
-        light, dark = self._colours(name)
+    def __call__(self, name: str, attribute: Attribute = "fill") -> dict[str, str]:
+        pair = self._colours(name)
         if self.theme == "dark":
-            return {attribute: dark}
-        if self.theme == "light" or light == dark:
-            return {attribute: light}
-        return {attribute: light, "class_": _class(name, attribute)}
+            return {attribute: pair.dark}
+        if self.theme == "light" or pair.light == pair.dark:
+            return {attribute: pair.light}
+        return {attribute: pair.light, "class_": class_of(pair, attribute)}
 
     def style(self) -> Markup:
         """The dark colours, for the theme "auto"."""
         if self.theme != "auto":
             return Markup("")
-        kinds = [
+        kinds: list[tuple[str, Attribute]] = [
             *((name, "fill") for name in _NAMED),
             *((name, "stroke") for name in _NAMED),
             *(
@@ -53,23 +55,24 @@ class Paint:
                 for kind in ("", "t")
             ),
         ]
-        rules = []
+        rules: dict[str, None] = {}
         for name, attribute in kinds:
-            light, dark = self._colours(name)
-            if light != dark:
-                rules.append(f".{_class(name, attribute)}{{{attribute}:{dark}}}")
-        media = "@media screen and (prefers-color-scheme: dark)"
-        return el("style", Markup(f"{media}{{{''.join(rules)}}}"))
+            pair = self._colours(name)
+            if pair.light != pair.dark:
+                rules[f".{class_of(pair, attribute)}{{{attribute}:{pair.dark}}}"] = None
+        return el("style", Markup(f"{DARK}{{{''.join(rules)}}}"))
 
-    def _colours(self, name: str) -> tuple[str, str]:
+    def _colours(self, name: str) -> Pair:
         if name in _NAMED:
-            return _NAMED[name]["light"], _NAMED[name]["dark"]
+            return Pair.named(_NAMED[name])
         style = next(s for s in self.styles.values() if s.letter == name[0])
         level = int(name[1])
         if name.endswith("t"):
-            return style.text(level, "light"), style.text(level, "dark")
-        return style.fill(level, "light"), style.fill(level, "dark")
+            return Pair(style.text(level, "light"), style.text(level, "dark"))
+        return Pair(style.fill(level, "light"), style.fill(level, "dark"))
 
 
-def _class(name: str, attribute: str) -> str:
-    return f"hs-{name}" if attribute == "fill" else f"hs-{name}-line"
+def class_of(pair: Pair, attribute: Attribute) -> str:
+    """A class that says what it means, so that no two pictures in a document mean different things
+    by one."""
+    return f"hs-{attribute[0]}{pair.light[1:]}{pair.dark[1:]}"

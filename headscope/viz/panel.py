@@ -118,7 +118,7 @@ class Placed:
         return [(t, signed(t, digits)) for t in scale.ticks()]
 
 
-def tokens(n: float) -> str:
+def tokens(n: float | int) -> str:
     """1024 -> "1k"."""
     return f"{n / 1024:g}k" if n >= 1024 and n % 1024 == 0 else plain(n)
 

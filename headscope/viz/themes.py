@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 
 from headscope.viz import palette
 from headscope.viz.markup import Markup, el
-from headscope.viz.paint import Theme
+from headscope.viz.paint import DARK, Attribute, Theme, class_of
 from headscope.viz.palette import Pair
 
 SURFACE, EMPTY, INK, MUTED, LINE = (
     Pair.named(colours)
     for colours in (palette.SURFACE, palette.EMPTY, palette.INK, palette.MUTED, palette.LINE)
 )
-_DARK = "@media screen and (prefers-color-scheme: dark)"
 
 
 @dataclass
@@ -19,8 +18,7 @@ class Inks:
     """Colours as attributes of elements.
 
     In the theme "auto" an element holds its light colour and a class named after both colours, and
-    `style` turns the classes dark where the screen is. What a class means is in its name, so that
-    drawings in one document cannot recolour each other.
+    `style` turns the classes dark where the screen is.
     """
 
     theme: Theme
@@ -28,12 +26,13 @@ class Inks:
 
     def __call__(self, fill: Pair | None = None, stroke: Pair | None = None) -> dict[str, str]:
         found, classes = {}, []
-        for attribute, pair in (("fill", fill), ("stroke", stroke)):
+        asked: list[tuple[Attribute, Pair | None]] = [("fill", fill), ("stroke", stroke)]
+        for attribute, pair in asked:
             if pair is None:
                 continue
             found[attribute] = pair.dark if self.theme == "dark" else pair.light
             if self.theme == "auto" and pair.light != pair.dark:
-                name = f"hs-{attribute[0]}{pair.light[1:]}{pair.dark[1:]}"
+                name = class_of(pair, attribute)
                 self._used[name] = f"{attribute}:{pair.dark}"
                 classes.append(name)
         return found | ({"class_": " ".join(classes)} if classes else {})
@@ -44,4 +43,4 @@ class Inks:
             return Markup("")
         rules = [f".{name}{{{rule}}}" for name, rule in self._used.items()]
         rules.append(".hs-dark{display:inline}.hs-light{display:none}")
-        return el("style", Markup(f".hs-dark{{display:none}}{_DARK}{{{''.join(rules)}}}"))
+        return el("style", Markup(f".hs-dark{{display:none}}{DARK}{{{''.join(rules)}}}"))

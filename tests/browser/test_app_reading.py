@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from app_runs import a_run
-from legible import NAMELESS, UNREADABLE
 from made_up import HOSTILE, a_map
 
+from browser.legible import NAMELESS, UNREADABLE
 from headscope.headmap import HeadMap
 
 SHAPE = {"layers": 6, "heads": 8, "kv_heads": 2}

@@ -1,6 +1,5 @@
 """Figures in a real browser: a text to click in, and a large interactive map, with no request."""
 
-import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -8,39 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "viz"))
-
 from charted import TOKENS, large_map, some_patterns
 
 from headscope.viz import figures
 
-playwright = pytest.importorskip(
-    "playwright.sync_api",
-    reason="needs playwright and Debian's chromium; last result in benchmarks/results",
-)
 CHROMIUM = Path("/usr/bin/chromium")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 if not CHROMIUM.exists():
     pytest.skip(f"needs {CHROMIUM}; last result in benchmarks/results", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
+def tab(chromium: Any) -> Iterator[Any]:
     """A page that fails on errors, on anything logged and on every request but for files."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text))
@@ -79,13 +59,13 @@ def test_clicking_a_token_shows_where_heads_look(tab: Any, tmp_path: Path) -> No
     tab.get_by_role("button", name="L1H0").click()
     tab.get_by_role("button", name="L1H2").click()  # the last one stays
     np.testing.assert_allclose(shades(tokens), np.sqrt(found["L1H2"][5]), atol=6e-3)
-    tab.get_by_role("button", name="seen from").click()
+    tab.get_by_role("button", name="who looks here").click()
     np.testing.assert_allclose(shades(tokens), np.sqrt(found["L1H2"][:, 5]), atol=6e-3)
 
 
 def test_it_can_be_used_without_a_mouse(tab: Any, tmp_path: Path) -> None:
     tab.goto(figures.text_attention(some_patterns()).save(tmp_path / "text.html").as_uri())
-    for _ in range(5):  # three heads, "seen from", and the text as one stop
+    for _ in range(5):  # three heads, "who looks here", and the text as one stop
         tab.keyboard.press("Tab")
     focused = "document.activeElement.getAttribute('role')"
     assert tab.evaluate(focused) == "option"
@@ -123,9 +103,9 @@ def test_it_works_twice_in_a_notebook_and_in_its_frames(tab: Any) -> None:
         assert place.get_by_role("button", name="L1H1").is_visible()
 
 
-def test_without_script_a_text_is_still_shown(browser: Any, tmp_path: Path) -> None:
+def test_without_script_a_text_is_still_shown(chromium: Any, tmp_path: Path) -> None:
     path = figures.text_attention(some_patterns()).save(tmp_path / "text.html")
-    context = browser.new_context(java_script_enabled=False)
+    context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(path.as_uri())
     assert page.get_by_role("option").count() == len(TOKENS)

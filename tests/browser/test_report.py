@@ -9,34 +9,18 @@ from made_up import HOSTILE, a_map, a_validation
 
 from headscope.viz import write_report
 
-playwright = pytest.importorskip(
-    "playwright.sync_api",
-    reason="needs playwright and Debian's chromium; last result in benchmarks/results",
-)
 CHROMIUM = Path("/usr/bin/chromium")
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 if not CHROMIUM.exists():
     pytest.skip(f"needs {CHROMIUM}; last result in benchmarks/results", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
-def page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
     """A report of hostile names, opened as a file; fails on errors and on any request."""
     head_map = a_map(spec=HOSTILE, command=f"headscope scan {HOSTILE}")
     path = write_report(head_map, [a_validation(head_map)], tmp_path / "report.html")
-    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab = chromium.new_page(viewport={"width": 1200, "height": 900})
     wrong: list[str] = []
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("console", lambda message: wrong.append(message.text))
@@ -122,10 +106,10 @@ def test_nothing_sticks_out(page: Any, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_everything_important_is_there_without_the_script(browser: Any, tmp_path: Path) -> None:
+def test_everything_important_is_there_without_the_script(chromium: Any, tmp_path: Path) -> None:
     head_map = a_map()
     path = write_report(head_map, [a_validation(head_map)], tmp_path / "report.html")
-    context = browser.new_context(java_script_enabled=False)
+    context = chromium.new_context(java_script_enabled=False)
     tab = context.new_page()
     tab.goto(path.as_uri())
     said = tab.locator("body").inner_text()

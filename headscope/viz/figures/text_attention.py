@@ -15,7 +15,7 @@ from headscope.viz import palette
 from headscope.viz.chart import check_theme
 from headscope.viz.head_patterns import Patterns
 from headscope.viz.markup import Markup, el
-from headscope.viz.paint import FONT, Theme
+from headscope.viz.paint import DARK, FONT, Theme
 from headscope.viz.palette import TOWARDS, Pair
 from headscope.viz.palette import Theme as Surface
 from headscope.viz.pooling import max_pool, quantised, restored, square
@@ -119,8 +119,10 @@ class TextAttention:
         if path.suffix.lower() not in (".html", ".htm"):
             raise HeadscopeError(f"{path.name} cannot hold a text to click in; end it in .html.")
         head = el("head", el("meta", charset="utf-8"), el("title", self.name),
+                  el("style", _ground(theme)),
                   el("meta", name="viewport", content="width=device-width"))  # fmt: skip
-        page = el("html", head, el("body", Markup(self.html(theme)), style="margin:0"), lang="en")
+        body = el("body", Markup(self.html(theme)))
+        page = el("html", head, body, lang="en")
         storage.write(path, f"<!doctype html>\n{page}".encode())
         return path
 
@@ -132,8 +134,8 @@ class TextAttention:
             el("button", label(head), type="button", aria_pressed=str(i == 0).lower(), data_head=i)
             for i, head in enumerate(self.heads)
         ]
-        turn = el("button", "seen from", type="button", aria_pressed="false", data_turn="",
-                  title="Who looks at the chosen token, instead of where it looks")  # fmt: skip
+        turn = el("button", "who looks here", type="button", aria_pressed="false", data_turn="",
+                  title="Shade by who looks at a token, instead of where it looks")  # fmt: skip
         return el("div", *buttons, turn, role="toolbar", aria_label="Heads", hidden="")
 
     def _tokens(self) -> Markup:
@@ -164,6 +166,14 @@ def _packed(weights: np.ndarray) -> str:
     return b64encode(weights[np.tril_indices_from(weights)].tobytes()).decode()
 
 
+def _ground(theme: Theme) -> Markup:
+    surface = _COLOURS["surface"]
+    written = f"body{{margin:0;background:{surface.on('dark' if theme == 'dark' else 'light')}}}"
+    if theme == "auto":
+        written += f"{DARK}{{body{{background:{surface.dark}}}}}"
+    return Markup(written)
+
+
 def _styles(theme: Theme) -> Markup:
     written = (_FOLDER / "text_attention.css").read_text("utf-8").replace("@font", FONT)
     surface: Surface = "dark" if theme == "dark" else "light"
@@ -171,5 +181,5 @@ def _styles(theme: Theme) -> Markup:
         written = written.replace(f"@{name}", pair.on(surface))
     if theme == "auto":
         dark = "".join(f"--{name}:{pair.dark};" for name, pair in _COLOURS.items())
-        written += f"@media screen and (prefers-color-scheme: dark){{.hs-text{{{dark}}}}}"
+        written += f"{DARK}{{.hs-text{{{dark}}}}}"
     return Markup(written)
