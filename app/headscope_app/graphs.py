@@ -57,7 +57,7 @@ def graph(
         picks: "map" or "scatter" where heads are chosen on it.
         bar: whether plotly's tools show where the pointer is over it.
     """
-    config = {**_CONFIG, "displayModeBar": "hover" if bar else False}
+    config: Any = {**_CONFIG, "displayModeBar": "hover" if bar else False}
     if picks:
         config["doubleClick"] = False  # opens the head
     inner = dcc.Graph(

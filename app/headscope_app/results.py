@@ -9,7 +9,17 @@ from headscope_app.library import Library
 from headscope_app.listing import Place
 from headscope_app.worker import Worker
 
-SHOWN = ("validation", "evaluation", "effects", "patch_map", "pareto", "pruning")
+SHOWN = (
+    "validation",
+    "evaluation",
+    "effects",
+    "patch_map",
+    "pareto",
+    "pruning",
+    "sparse_plan",
+    "sparse_profile",
+    "bench",
+)
 """Kinds that have a page."""
 
 _OF_HEADS = ("validation", "effects", "patch_map")

@@ -5,7 +5,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ _READERS = {
     "patch_map": "headscope.patch_map.PatchMap",
     "pareto": "headscope.sparsity.frontier.Pareto",
     "pruning": "headscope.evals.pruned.Pruning",
+    "sparse_plan": "headscope.sparsity.planned.Plan",
+    "sparse_profile": "headscope.sparsity.profile.SparseProfile",
+    "bench": "headscope.bench.result.Bench",
 }
 
 
@@ -117,20 +120,35 @@ def _row(
     }  # fmt: skip
 
 
-def _shown(kind: str, found: Any, theme: str) -> dict[str, Any]:
+def _shown(kind: str, found: Any, theme: Literal["light", "dark"]) -> dict[str, Any]:
     """Claims, tables and charts of a result."""
     tables = {"validation": _of_validation, "evaluation": _of_evaluation, "pareto": _of_tasks,
               "pruning": _of_tasks}.get(kind, _of_one)(found)  # fmt: skip
-    claims = found.claims() if hasattr(found, "claims") else [found.claim()]
     return {
-        "model": getattr(found, "model", "") or found.evaluation.model,
+        "model": _model(found),
         "command": getattr(found, "command", ""),
-        "claims": claims,
+        "claims": _claims(found),
         "tables": [
             {"title": title, "rows": _records(table)} for title, table in tables if len(table)
         ],
         "charts": charts(kind, found, theme),
     }
+
+
+def _model(found: Any) -> str:
+    """The name of the model, which results keep in different places."""
+    model = getattr(found, "model", None) or getattr(
+        getattr(found, "evaluation", None), "model", ""
+    )
+    return model if isinstance(model, str) else getattr(model, "name", "")
+
+
+def _claims(found: Any) -> list[str]:
+    """What a result says of itself."""
+    for name in ("claims", "sentences"):
+        if hasattr(found, name):
+            return list(getattr(found, name)())
+    return [found.claim()] if hasattr(found, "claim") else []
 
 
 def _of_validation(found: Any) -> list[tuple[str, pd.DataFrame]]:
@@ -156,7 +174,8 @@ def _of_tasks(found: Any) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _of_one(found: Any) -> list[tuple[str, pd.DataFrame]]:
-    return [("Every head alone", found.table())]
+    table = getattr(found, "table", None)
+    return [] if table is None else [("Every head", table())]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

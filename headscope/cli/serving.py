@@ -1,5 +1,6 @@
 """The command that shows runs in a browser: app."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -33,6 +34,8 @@ def open_app(
             f"The app needs {' and '.join(missing)}, which are not installed; run "
             '`pip install "headscope[app]"`.'
         )
+    # Questions are answered side by side; threads of numpy's own would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from headscope_app.server import serve
 
     serve(folders, host=host, port=port, token=token, anywhere=allow_remote)

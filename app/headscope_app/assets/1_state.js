@@ -154,6 +154,17 @@
     else if (button.id === "close-toast") document.getElementById("toast").hidden = true;
   });
 
+  /* Plotly takes a while to be read, and Dash would begin only when a graph is there. Here it is read
+     while the server makes the page; Dash takes a promise in its place for what it promises. */
+  function fetchPlotly() {
+    if (window.Plotly || !window._dashPlotlyJSURL) return;
+    window.Plotly = new Promise((done, failed) => {
+      const script = document.createElement("script");
+      Object.assign(script, { src: window._dashPlotlyJSURL, onload: done, onerror: failed });
+      document.head.append(script);
+    });
+  }
+
   const none = () => window.dash_clientside.no_update;
 
   window.dash_clientside = window.dash_clientside || {};
@@ -170,6 +181,7 @@
       hs.seen = seen;
       hs.shown = identity(seen);
       if (!another) for (const hear of hs.hears) hear();
+      if (first) setTimeout(fetchPlotly, 50);
       return [seen, another ? seen : none()];
     },
     arrived() {

@@ -67,7 +67,7 @@ def register(app: dash.Dash, library: Library) -> None:
 
 def result_parts(place: Place, found: dict[str, Any]) -> list[Component]:
     """Claims first, then pictures, then the numbers behind both."""
-    said = [html.Li(claim) for claim in found["claims"]]
+    said = [html.Li(claim) for claim in found["claims"]] or [html.Li("It makes no claim.")]
     command = html.Pre(found["command"]) if found["command"] else None
     facts = f"{KINDS[place.kind]} · {found['model']} · {place.name}"
     parts = [card("What may be said", html.Ul(said, className="claims"), command, note=facts)]
