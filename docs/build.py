@@ -22,6 +22,7 @@ def main() -> int:
     done = subprocess.run([*command, "-f", config, "-d", site], env=os.environ | quiet)
     if done.returncode == 0:
         print(f"Documentation: {site / 'index.html'}")
+        print(f"With its search: {Path(sys.executable).name} -m http.server -b 127.0.0.1 -d {site}")
     return done.returncode
 
 

@@ -16,9 +16,8 @@ from headscope import storage
 from headscope.bench.result import Bench
 from headscope.headmap import HeadMap
 from headscope.sparsity import Pareto
-from headscope.viz.figures import kernel_speed
+from headscope.viz.figures import kernel_speed, pareto
 from headscope.viz.head_map import head_map_svg
-from headscope.viz.pareto_chart import pareto_svg
 
 DOCS = Path(__file__).parent
 BENCH = DOCS.parent / "benchmarks" / "results" / "kernels_prefill.json"
@@ -34,7 +33,7 @@ def main() -> None:
         # Scores of every head would treble a file that README shows as a picture.
         made["head_map_smollm2.svg"] = head_map_svg(HeadMap.load(asked.run), tooltips="role")
     if asked.pareto is not None:
-        made["pareto_smollm2.svg"] = pareto_svg(Pareto.load(asked.pareto))
+        made["pareto_smollm2.svg"] = pareto(Pareto.load(asked.pareto), 0).svg()
     for name, drawn in made.items():
         storage.write(DOCS / name, drawn.encode())
         print(DOCS / name)
