@@ -23,20 +23,29 @@ def scan(name: str) -> str:
     return f"headscope scan smollm2 --probes {name} --out runs/{name}"
 
 
+def required(kind: type[Any]) -> list[str]:
+    """Fields that have no default."""
+    none = (dataclasses.MISSING, dataclasses.MISSING)
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if (field.default, field.default_factory) == none
+    ]
+
+
 def change(kind: type[Any]) -> str | None:
     """An intervention as `--with` takes it; None where it takes what cannot be typed.
 
     Trained things are paths of files.
     """
     given = []
-    for field in dataclasses.fields(kind):
-        required = (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
-        if field.name in kind.files and required:
-            given.append(f"{field.name}={field.name}{_suffix(kind.files[field.name])}")
-        elif required and field.name not in _GIVEN:
+    for name in required(kind):
+        if name in kind.files:
+            given.append(f"{name}={name}{_suffix(kind.files[name])}")
+        elif name in _GIVEN:
+            given.append(f"{name}={_GIVEN[name]}")
+        else:
             return None
-        elif required:
-            given.append(f"{field.name}={_GIVEN[field.name]}")
     return f"{kind.name}:{','.join(given)}".rstrip(":")
 
 

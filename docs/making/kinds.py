@@ -54,6 +54,14 @@ def _python(*lines: str) -> str:
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
+def _made(kind: type[Any]) -> str:
+    return f"{kind.__name__}({'...' if commands.required(kind) else ''})"
+
+
+def _note(kind: type[Any]) -> str:
+    return "  # the parameters above" if dataclasses.fields(kind) else ""
+
+
 def _listed(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
@@ -138,11 +146,10 @@ def _intervention_facts(kind: type[Any]) -> Facts:
 
 def _intervention_run(kind: type[Any]) -> str:
     command = commands.changed_eval(kind)
-    name = kind.__name__
     python = _python(
-        f"from {kind.__module__} import {name}",
+        f"from headscope.interventions import {kind.__name__}",
         "",
-        f"with {name}(...)(model):  # the parameters above",
+        f"with {_made(kind)}(model):{_note(kind)}",
         "    model.generate(ids, max_new_tokens=8)",
     )
     if command is None:
@@ -220,7 +227,7 @@ def _format_run(kind: type[Any]) -> str:
         "from headscope.sparsity import SparseProfile",
         "",
         'profile = SparseProfile.load("profile.json")',
-        f'{kind.__name__}(...).write(profile, "out")  # the parameters above',
+        f'{_made(kind)}.write(profile, "out"){_note(kind)}',
     )
     return f"{_shell(commands.write(kind))}\n\n{python}"
 
