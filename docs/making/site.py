@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from making import methods, notebooks, outline, results
+from making import dashboard, methods, notebooks, outline, results
 
 from headscope import catalog, storage
 
@@ -21,7 +21,8 @@ def generated() -> dict[str, str]:
         f"methods/patterns/{name}.svg": outline.outline(kind())
         for name, kind in catalog.patterns().items()
     }
-    return methods.pages() | results.pages() | notebooks.pages() | pictures
+    made = methods.pages() | results.pages() | notebooks.pages() | dashboard.pages()
+    return made | pictures
 
 
 def kept() -> dict[str, bytes]:
