@@ -187,7 +187,8 @@ def pareto(
     from headscope.places import digest
     from headscope.sparsity.budget import Budget
     from headscope.sparsity.frontier import pareto as compare
-    from headscope.viz.pareto_chart import pareto_html, pareto_svg
+    from headscope.viz import figures
+    from headscope.viz.pareto_page import pareto_page
 
     for flag, value, least in (
         ("--samples", samples, 1), ("--questions", questions, 1), ("--randoms", randoms, 0),
@@ -230,7 +231,8 @@ def pareto(
             progress=bars.family,
         )
     if figure is not None:
-        drawn = pareto_svg(found) if figure.suffix == ".svg" else pareto_html(found)
+        svg = figure.suffix == ".svg"
+        drawn = figures.pareto(found, 0).svg() if svg else pareto_page(found)
         storage.write(figure, drawn.encode())
     tasks = range(len(found.evaluation.tasks))
     if as_json:

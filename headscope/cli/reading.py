@@ -152,15 +152,19 @@ def compare(
 @app.command()
 def report(
     run: Run,
+    beside: Annotated[
+        Path | None, typer.Option(help="Another run, of this model or of any other.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The file; RUN/report.html by default.")] = None,
 ) -> None:
-    """Write one HTML file with the head map, its evidence and its causal tests; works offline."""
+    """Write one HTML file with all that a run's folder holds: the head map, its evidence and
+    curves, causal tests, evals, profiles; works offline."""
     from headscope import terminal
-    from headscope.evals.validation import Validation
     from headscope.headmap import HeadMap
     from headscope.viz.report import write_report
+    from headscope.viz.run_results import results_in
 
     head_map = HeadMap.load(run)
-    tests = [Validation.load(path) for path in sorted((run / "validations").glob("*.json"))]
-    path = write_report(head_map, [t for t in tests if t.done], out or run / "report.html")
+    other = None if beside is None else HeadMap.load(beside)
+    path = write_report(head_map, (), out or run / "report.html", results_in(run), other)
     terminal.say(f"Report: {path.resolve()}")

@@ -6,11 +6,22 @@
   const byName = new Map(cells.map((cell, index) => [cell.id, index]));
   const map = document.querySelector(".map");
   const chips = [...document.querySelectorAll(".chip")];
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  // [mean, low, high] of every head; see packing.py.
+  const unpacked = ({ low, step, reach, means, below, above }) => {
+    const view = new DataView(bytes(means).buffer);
+    const mean = data.roles.map((_, i) => {
+      const steps = view.getUint16(2 * i, true);
+      return steps === 65535 ? NaN : low + step * steps;
+    });
+    const [down, up] = [bytes(below), bytes(above)];
+    return [mean, mean.map((m, i) => m - reach * down[i]), mean.map((m, i) => m + reach * up[i])];
+  };
   const panel = [...document.querySelectorAll(".score")].map((row) => {
-    const parts = data.thousandths[row.dataset.score].map((part) => part.map((n) => n / 1000));
+    const parts = unpacked(data.scores[row.dataset.score]);
     return {
       parts,
-      order: [...parts[0]].sort((a, b) => b - a),
+      order: parts[0].filter((n) => !Number.isNaN(n)).sort((a, b) => b - a),
       output: row.querySelector("output"),
       svg: row.querySelector("svg"),
     };
@@ -43,6 +54,11 @@
     for (const { parts, order, output, svg } of panel) {
       const [mean, low, high] = parts.map((part) => part[index]);
       const rank = order.indexOf(mean) + 1;
+      if (Number.isNaN(mean)) {
+        output.textContent = "not known";
+        svg.querySelector(".mark").setAttribute("hidden", "");
+        continue;
+      }
       output.textContent =
         `${mean.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] · #${rank}`;
       const start = Number(svg.dataset.low);

@@ -7,14 +7,19 @@ from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 from headscope import storage
 from headscope.errors import HeadscopeError
 from headscope.evals.validation import Validation
 from headscope.headmap import HeadMap
+from headscope.viz import report_figures as charts
 from headscope.viz.causal import causal_section
 from headscope.viz.heads_section import map_section, roles_section
 from headscope.viz.markup import Markup, el
+from headscope.viz.packing import packed
 from headscope.viz.palette import LEVELS
+from headscope.viz.run_results import Result, fingerprint_of
 from headscope.viz.sections import (
     caveat_section,
     header,
@@ -28,6 +33,13 @@ _LINKS = {
     "map": "Head map",
     "tests": "Causal tests",
     "roles": "Roles",
+    "scores": "Scores",
+    "agreement": "Agreement",
+    "curves": "Curves",
+    "comparison": "Another run",
+    "evals": "Evals",
+    "patching": "Patching",
+    "profiles": "Profiles",
     "caveats": "Caveats",
     "rules": "Rules",
     "prompts": "Prompts",
@@ -35,7 +47,12 @@ _LINKS = {
 }
 
 
-def report_html(head_map: HeadMap, validations: Sequence[Validation] = ()) -> str:
+def report_html(
+    head_map: HeadMap,
+    validations: Sequence[Validation] = (),
+    results: Sequence[Result] = (),
+    other: HeadMap | None = None,
+) -> str:
     """The report of a run, as one HTML document.
 
     Its only script is headscope's own, which its content security policy allows by hash; with it
@@ -43,35 +60,45 @@ def report_html(head_map: HeadMap, validations: Sequence[Validation] = ()) -> st
 
     Args:
         validations: causal tests of the same model.
+        results: of the same model, what else was measured or planned; validations among them are
+            causal tests too.
+        other: a run to compare with, of any model.
 
     Raises:
-        HeadscopeError: a validation was made with other weights than the head map.
+        HeadscopeError: a result was made with other weights than the head map, or the other run
+            shares no role with it.
     """
     model = head_map.info.model
-    for validation in validations:
-        if validation.fingerprint != model.fingerprint:
-            raise HeadscopeError(
-                f"A validation is of {validation.model}, with other weights than {model.name} of "
-                "this head map; leave it out, or make it again with the same model."
-            )
+    tests = [*validations, *(each for each in results if isinstance(each, Validation))]
+    validations = list({id(each): each for each in tests}.values())
+    for each in (*validations, *results):
+        _check(each, head_map)
     view = View.of(head_map)
     tested = {head for validation in validations for head in validation.tested}
     script = _asset("report.js")
-    nav = el("nav", *(el("a", name, href=f"#{key}") for key, name in _LINKS.items()))
+    sections = {
+        "map": map_section(view, tested),
+        "tests": causal_section(view, validations),
+        "roles": roles_section(view),
+        "scores": charts.scores_section(head_map),
+        "agreement": charts.agreement_section(head_map),
+        "curves": charts.curves_section(head_map),
+        "comparison": charts.comparison_section(head_map, other),
+        "evals": charts.evals_section(results),
+        "patching": charts.patches_section(results),
+        "profiles": charts.profiles_section(results),
+        "caveats": caveat_section(view),
+        "rules": rules_section(view),
+        "prompts": prompts_section(head_map.info),
+        "reproduce": reproduce_section(head_map.info, validations),
+    }
+    there = [key for key, section in sections.items() if section]
+    nav = el("nav", *(el("a", _LINKS[key], href=f"#{key}") for key in there), aria_label="Sections")
     body = el(
         "body",
         header(view, len(validations)),
         nav,
-        el(
-            "main",
-            map_section(view, tested),
-            causal_section(view, validations),
-            roles_section(view),
-            caveat_section(view),
-            rules_section(view),
-            prompts_section(head_map.info),
-            reproduce_section(head_map.info, validations),
-        ),
+        el("main", *sections.values()),
         el("footer", f"Made by headscope {head_map.info.versions.get('headscope', '')}."),
         el("script", _data(view), type="application/json", id="data"),
         el("script", Markup(script)),
@@ -89,15 +116,33 @@ def report_html(head_map: HeadMap, validations: Sequence[Validation] = ()) -> st
     return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
 
 
-def write_report(head_map: HeadMap, validations: Sequence[Validation], path: str | Path) -> Path:
-    """Write the report of a run.
+def write_report(
+    head_map: HeadMap,
+    validations: Sequence[Validation],
+    path: str | Path,
+    results: Sequence[Result] = (),
+    other: HeadMap | None = None,
+) -> Path:
+    """Write the report of a run; see `report_html`.
 
     Raises:
-        HeadscopeError: the file cannot be written, or a validation is of another model.
+        HeadscopeError: the file cannot be written, or as `report_html`.
     """
     path = Path(path)
-    storage.write(path, report_html(head_map, validations).encode())
+    storage.write(path, report_html(head_map, validations, results, other).encode())
     return path
+
+
+def _check(result: Result, head_map: HeadMap) -> None:
+    model, mark = head_map.info.model, fingerprint_of(result)
+    if mark in (None, model.fingerprint):
+        return
+    about = getattr(result, "model", None)
+    name = about if isinstance(about, str) else getattr(about, "name", "another model")
+    raise HeadscopeError(
+        f"A {type(result).__name__.lower()} is of {name}, with other weights than {model.name} of "
+        "this head map; leave it out, or make it again with the same model."
+    )
 
 
 def _asset(name: str) -> str:
@@ -135,8 +180,8 @@ def _data(view: View) -> Markup:
         "kvHeads": head_map.n_kv_heads,
         "start": view.cells.index(best) if best else 0,
         "roles": [cell.roles for cell in view.cells],
-        "thousandths": {
-            name: [[round(cell.scores[name][i] * 1000) for cell in view.cells] for i in range(3)]
+        "scores": {
+            name: packed(np.array([cell.scores[name] for cell in view.cells]))
             for name in head_map.scores
         },
     }

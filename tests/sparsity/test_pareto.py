@@ -21,7 +21,8 @@ from headscope.prompts.base import Prompt
 from headscope.sparsity import Pareto, Recalls, SparseProfile, measure_recall, pareto
 from headscope.sparsity.frontier import Made, Point
 from headscope.sparsity.profile import ProfiledModel
-from headscope.viz.pareto_chart import pareto_html, pareto_svg
+from headscope.viz.figures import pareto as pareto_figure
+from headscope.viz.pareto_page import pareto_page
 
 RULES = (Streaming(2, 4), Streaming(2, 12), Full())
 
@@ -224,7 +225,7 @@ def test_a_model_that_answers_nothing_has_no_share_of_right_answers() -> None:
     found = known({name: [False] * 20 for name in right}, nats, randoms=2)
     assert found.table()["of_dense"].isna().all()
     assert all("at the floor" in claim for claim in found.claims())
-    assert "change of the log-probability" in pareto_svg(found)
+    assert "log-probability of the answer, change in nats" in pareto_figure(found, 0).svg()
 
 
 def test_running_text_has_no_right_answers() -> None:
@@ -233,19 +234,18 @@ def test_running_text_has_no_right_answers() -> None:
     assert found.table()["exact"].isna().all()
     assert found.differences()["exact"].isna().all()
     assert not any("right" in claim for claim in found.claims())
-    assert "nats" in pareto_svg(found)
+    assert "nats" in pareto_figure(found, 0).svg()
 
 
 def test_the_chart_has_a_mark_for_each_kind() -> None:
     found = known(*answers(), randoms=3)
-    drawn = pareto_svg(found)
+    drawn = pareto_figure(found, 0).svg()
     assert drawn.startswith("<svg")
     assert drawn.endswith("</svg>")
-    for name in ("planned", "by score, one streaming rule", "uniform window", "random, same rules"):
+    for name in ("planned", "by score, one rule", "uniform window", "random, same rules"):
         assert name in drawn
-    assert drawn.count('class="whisker"') == 4
     assert "share of KV bytes held" in drawn
-    page = pareto_html(found)
+    page = pareto_page(found)
     assert all(claim.split(",")[0] in page for claim in found.claims())
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from headscope.viz.figures.attention_pattern import attention_pattern
     from headscope.viz.figures.clusters import clusters
     from headscope.viz.figures.comparison import comparison
+    from headscope.viz.figures.confidence import confidence
     from headscope.viz.figures.decode_speed import decode_speed
     from headscope.viz.figures.distances import distances
     from headscope.viz.figures.dose import dose
@@ -43,6 +44,7 @@ __all__ = [
     "attention_pattern",
     "clusters",
     "comparison",
+    "confidence",
     "decode_speed",
     "distances",
     "dose",
