@@ -25,6 +25,10 @@ def open_app(
         str | None,
         typer.Option(help="What every browser has to bring, once, as ?token=…"),
     ] = None,
+    keep_jobs: Annotated[
+        bool,
+        typer.Option("--keep-jobs", help="Leave scans that were started from the page running."),
+    ] = False,
 ) -> None:
     """Show runs in a browser: head maps, single heads, comparisons, tests, plans."""
     if not 0 <= port < 65536:
@@ -38,4 +42,11 @@ def open_app(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from headscope_app.server import serve
 
-    serve(folders, host=host, port=port, token=token, anywhere=allow_remote)
+    serve(
+        folders,
+        host=host,
+        port=port,
+        token=token,
+        anywhere=allow_remote,
+        keep_jobs=keep_jobs,
+    )
