@@ -47,15 +47,15 @@ class Scale:
 
 def score_scale(view: View, score: str, start: float, width: float) -> Scale:
     """0 to 1, or as far as a score's means go."""
-    means = [cell.scores[score][0] for cell in view.cells]
-    return Scale(min(0.0, *means), max(1.0, *means), start, width)
+    means = [mean for cell in view.cells if isfinite(mean := cell.scores[score][0])]
+    return Scale(min([0.0, *means]), max([1.0, *means]), start, width)
 
 
 def bar(value: Interval, scale: Scale, threshold: float | None) -> Markup:
     """A score as a bar, its interval as a whisker, the threshold as a tick."""
     mean, low, high = value
-    zero = scale(0.0)
-    start, stop = sorted((zero, scale(mean)))
+    known = isfinite(mean)
+    start, stop = sorted((scale(0.0), scale(mean if known else 0.0)))
     end = scale.start + scale.width
     tick = "" if threshold is None else vertical(scale(threshold), 1.0, 15.0, "threshold")
     return el(
@@ -63,7 +63,7 @@ def bar(value: Interval, scale: Scale, threshold: float | None) -> Markup:
         el("rect", class_="track", x=scale.start, y=4, width=scale.width, height=8, rx=1.5),
         el("rect", class_="fill", x=start, y=4, width=stop - start, height=8, rx=1.5),
         tick,
-        horizontal(scale(low), scale(high), 8.0, "whisker"),
+        horizontal(scale(low), scale(high), 8.0, "whisker") if known else "",
         class_="bar",
         width=end + 1,
         height=16,
@@ -80,8 +80,10 @@ def histogram(view: View, score: str, width: float = 280.0, height: float = 34.0
     conditions = view.conditions(score)
     limits = sorted({limit for limit, _ in conditions})
     counts = [0] * _BINS
-    for cell in view.cells:
-        way = (scale(cell.scores[score][0]) - scale.start) / scale.width
+    for mean in (cell.scores[score][0] for cell in view.cells):
+        if not isfinite(mean):
+            continue
+        way = (scale(mean) - scale.start) / scale.width
         counts[min(int(way * _BINS), _BINS - 1)] += 1
     step = scale.width / _BINS
     bars = []

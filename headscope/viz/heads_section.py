@@ -1,6 +1,7 @@
 """The parts of a report that show heads: the map with its side panel, and the best of each role."""
 
 from collections.abc import Collection
+from math import isfinite
 
 from headscope.heads import Head
 from headscope.viz.charts import bar, histogram, score_scale
@@ -190,6 +191,9 @@ def _head_row(view: View, cell: Cell, role: str, grouped: bool) -> Markup:
     rule = view.rules[role]
     mean, low, high = cell.scores[rule.score]
     others = [role_mark(view, other) for other in cell.roles if other != role]
+    known = isfinite(mean)
+    value = f"{mean:.6f}" if known else "-1e9"  # sorted behind all others
+    said = (f"{mean:.2f}", f"{low:.2f} – {high:.2f}") if known else ("–", "–")
     order = cell.layer * view.head_map.n_heads + cell.head
     return el(
         "tr",
@@ -198,10 +202,10 @@ def _head_row(view: View, cell: Cell, role: str, grouped: bool) -> Markup:
         el(
             "td",
             bar((mean, low, high), score_scale(view, rule.score, 0.5, 100.0), view.cuts[role]),
-            data_value=f"{mean:.6f}",
+            data_value=value,
         ),
-        el("td", f"{mean:.2f}", class_="number", data_value=f"{mean:.6f}"),
-        el("td", f"{low:.2f} – {high:.2f}", class_="number", data_value=f"{low:.6f}"),
+        el("td", said[0], class_="number", data_value=value),
+        el("td", said[1], class_="number", data_value=f"{low:.6f}" if known else value),
         el("td", *others, class_="also", data_value=len(others)),
         class_=None if role in cell.roles else "below",
     )

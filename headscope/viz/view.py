@@ -98,13 +98,13 @@ class View:
 
     def ranked(self, score: str) -> list[Cell]:
         """All heads, the highest first."""
-        return sorted(self.cells, key=lambda cell: -cell.scores[score][0])
+        return sorted(self.cells, key=lambda cell: _unknown_last(-cell.scores[score][0]))
 
     def leading(self, role: str) -> list[Cell]:
         """All heads, those first for which the score behind a role speaks most."""
         score, main = self.rules[role].score, self.rules[role].main
         sign = 1 if main.below else -1
-        return sorted(self.cells, key=lambda cell: sign * cell.scores[score][0])
+        return sorted(self.cells, key=lambda cell: _unknown_last(sign * cell.scores[score][0]))
 
     def conditions(self, score: str) -> list[tuple[float, bool]]:
         """Where rules cut a score, and whether they ask for lower ones; each cut once."""
@@ -115,6 +115,10 @@ class View:
         counts = {role: self.count(role) for role in self.rules}
         parts = [f"{n} {words(role)}" for role, n in counts.items() if n]
         return ", ".join([*parts, f"{self.count('')} without a role"])
+
+
+def _unknown_last(value: float) -> tuple[bool, float]:
+    return value != value, value
 
 
 def words(name: str) -> str:

@@ -84,8 +84,8 @@ def _histogram(found: HeadMap, name: str) -> Panel:
     )
 
 
-def _round(most: float) -> list[int]:
-    return [n for n in (0, 1, 4, 16, 64, 256, 1024, 4096, 16384) if n <= most]
+def _round(most: float) -> list[float]:
+    return [n for n in (0.0, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0) if n <= most]
 
 
 def _lines(axis: Axis, unit: str, marks: tuple[Line | Rule, ...], title: str) -> Panel:
