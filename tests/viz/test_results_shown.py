@@ -88,8 +88,18 @@ def others(model: str = "made-up") -> Mapping[str, Callable[[], Chart]]:
 
 
 @cache
+def result(name: str, model: str = "made-up") -> Any:
+    return results(model)[name]()
+
+
+@cache
+def shown(name: str, model: str = "made-up") -> str:
+    return result(name, model)._repr_html_()
+
+
+@cache
 def chart(name: str, model: str = "made-up") -> Chart:
-    return results(model)[name]().chart() if name in results() else others(model)[name]()
+    return result(name, model).chart() if name in results() else others(model)[name]()
 
 
 RESULTS, OTHERS = sorted(results()), sorted(others())
@@ -97,9 +107,9 @@ RESULTS, OTHERS = sorted(results()), sorted(others())
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_notebook_shows_every_result_offline_and_on_its_own_ground(name: str) -> None:
-    shown = results()[name]()._repr_html_()
-    root = ElementTree.fromstring(shown)
-    assert len(shown.encode()) < 300_000
+    html = shown(name)
+    root = ElementTree.fromstring(html)
+    assert len(html.encode()) < 300_000
     assert root.find(f".//{SVG}svg") is not None or root.tag == f"{SVG}svg"
     assert not {"script", "style", "link", "iframe"} & {
         each.tag.removeprefix(SVG) for each in root.iter()
@@ -110,15 +120,15 @@ def test_a_notebook_shows_every_result_offline_and_on_its_own_ground(name: str) 
             assert "background:#ffffff;color:#1b1f24" in element.get("style", "")
     if root.tag == "div":
         assert "background:#ffffff;color:#1b1f24" in root.get("style", "")
-    assert "//" not in re.sub(r'xmlns="[^"]*"|base64,[^"]*', "", shown)
+    assert "//" not in re.sub(r'xmlns="[^"]*"|base64,[^"]*', "", html)
 
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_notebook_takes_hostile_names_for_text(name: str) -> None:
-    shown = results(HOSTILE)[name]()._repr_html_()
-    ElementTree.fromstring(shown)
-    assert "<img" not in shown
-    assert "<script" not in shown
+    html = shown(name, HOSTILE)
+    ElementTree.fromstring(html)
+    assert "<img" not in html
+    assert "<script" not in html
 
 
 @pytest.mark.parametrize("name", [*RESULTS, *OTHERS])
@@ -184,9 +194,9 @@ def test_heads_of_curves_are_those_a_score_ranks_first() -> None:
 
 def test_answers_by_slot_are_those_of_the_table() -> None:
     found = made.evaluation()
-    shown = figures.slot_curve(found)
+    drawn = figures.slot_curve(found)
     by = found.model_copy(update={"tasks": found.tasks[:1]}).by("slot")
-    first = [mark for mark in shown.panels[0].marks if isinstance(mark, Line)]
+    first = [mark for mark in drawn.panels[0].marks if isinstance(mark, Line)]
     assert [line.name for line in first] == [each.label for each in found.conditions]
     for line in first:
         rows = by[by["condition"] == line.name]
