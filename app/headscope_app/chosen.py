@@ -37,7 +37,8 @@ def chosen_table(view: View, state: State) -> Component:
             "Click on heads with Shift or Ctrl held, draw a box on the map or over the scatter, or "
             "press Space on the current head.",
         )
-    columns = {name: words(name) for name in found.columns if name not in ("layer", "head")}
+    names = [name for name in found.columns if name not in ("layer", "head")]
+    columns = {name: words(name).replace(".", " ") for name in names}
     rows = []
     for row in found.head(_MOST).to_dict("records"):
         row["role"] = html.Span([letter(row["role"]), words(row["role"])], className="role")

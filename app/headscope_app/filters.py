@@ -55,7 +55,8 @@ def threshold(head_map: HeadMap, state: State) -> Component | None:
         step=step,
         value=low if state.least is None else min(max(state.least, low), high),
     )
-    return field(f"Only from {low:.2g} … {high:.2g} up", control)
+    label = html.Span(["At least ", html.B(f"{control.value:.3g}", id="least")])  # pyright: ignore[reportAttributeAccessIssue]
+    return html.Label([label, control], className="field")
 
 
 def legend(view: View, state: State) -> Component:

@@ -2,14 +2,14 @@
 
 import hmac
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from hashlib import sha256
+from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, abort, redirect, request
 
 from headscope.errors import HeadscopeError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-_COOKIE = "headscope_token"
 _SHORTEST_TOKEN = 16
 
 
@@ -20,7 +20,8 @@ def check_address(host: str, anywhere: bool, token: str | None) -> None:
         HeadscopeError: the host is not this machine and flag or token is missing, or the token
             can be guessed.
     """
-    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()):
+    plain = token is None or (token.isascii() and token.isprintable())
+    if token is not None and (len(token) < _SHORTEST_TOKEN or not plain):
         raise HeadscopeError(
             f"A token takes at least {_SHORTEST_TOKEN} plain characters, so that it cannot be "
             "guessed; `python -c 'import secrets; print(secrets.token_urlsafe())'` makes one."
@@ -40,7 +41,8 @@ class Guard:
 
     Attributes:
         host: what the server is bound to.
-        token: what every request has to bring, in a cookie once the first brought it in its URL.
+        token: what the first request of a browser has to bring in its URL; the others bring a
+            cookie that was made from it.
         policy: what a page may load and run, as a Content-Security-Policy.
     """
 
@@ -64,9 +66,10 @@ class Guard:
         return self._admit_by_token() if self.token is not None else None
 
     def _admit_by_token(self) -> Response | None:
-        if self._is_token(request.cookies.get(_COOKIE, "")):
+        name, ticket = _cookie(self.token or "")
+        if _same(request.cookies.get(name, ""), ticket):
             return None
-        if not self._is_token(request.args.get("token", "")):
+        if not _same(request.args.get("token", ""), self.token or ""):
             abort(Response("Open the address with ?token=… that the terminal printed.", 401))
         # Taken out of the address, so that it is not copied with a link.
         rest = "&".join(
@@ -74,13 +77,10 @@ class Guard:
             for part in request.query_string.decode("ascii", "replace").split("&")
             if not part.startswith("token=")
         )
-        answer = redirect(request.path + (f"?{rest}" if rest else ""))
-        answer.set_cookie(_COOKIE, self.token or "", httponly=True, samesite="Strict")
+        # Browsers leave out a tab: unquoted, "/", tab, "/elsewhere" would be another server.
+        answer = redirect(quote(request.path) + (f"?{rest}" if rest else ""))
+        answer.set_cookie(name, ticket, httponly=True, samesite="Strict", secure=request.is_secure)
         return answer  # type: ignore[return-value]
-
-    def _is_token(self, given: str) -> bool:
-        # Takes as long for a wrong token as for the right one.
-        return hmac.compare_digest(given.encode(), (self.token or "").encode())
 
     def seal(self, response: Response) -> Response:
         """Say what a browser may do with an answer."""
@@ -91,6 +91,23 @@ class Guard:
         response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         return response
+
+
+def _cookie(token: str) -> tuple[str, str]:
+    """(name, content) of the cookie that stands for a token.
+
+    Browsers give a host's cookies to every port of it. So two servers of one machine need two
+    names, and whoever else listens there is not told the token itself.
+    """
+    name, content = (
+        hmac.new(token.encode(), use, sha256).hexdigest() for use in (b"name", b"content")
+    )
+    return f"headscope_{name[:12]}", content
+
+
+def _same(given: str, wanted: str) -> bool:
+    # Takes as long for a wrong token as for the right one.
+    return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
 
 
 def _hostname(url: str) -> str:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dash
 import flask
@@ -182,8 +183,8 @@ def serve(
     check_address(host, anywhere, token)
     app = make_app(folders, host=host, token=token)
     server = bound(app, host, port)
-    name = "localhost" if host in LOCAL else host
-    asked = f"?token={token}" if token else ""
+    name = "localhost" if host in LOCAL else f"[{host}]" if ":" in host else host
+    asked = f"?token={quote(token, safe='')}" if token else ""
     print(f"headscope app: http://{name}:{server.port}/{asked} (Ctrl-C stops it)", flush=True)
     # Being told to end is being interrupted: what was started ends too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -100,6 +100,12 @@
     svg.children[2].setAttribute("d", here === undefined ? "" : path(here, 2));
   }
 
+  function tellLeast() {
+    const [place, slider] = ["least", "state-min"].map((id) => document.getElementById(id));
+    if (place && slider) place.textContent = Number(hs.get("min") || slider.min).toPrecision(3);
+  }
+  hs.hears.add(tellLeast);
+
   function refresh() {
     if (!heads || !heads.of) return;
     filtered();

@@ -40,7 +40,7 @@
       if (event.key === "?") { document.getElementById("help").close(); event.preventDefault(); }
       return;
     }
-    const at = event.target;
+    const at = event.target.closest ? event.target : document.body;
     if (at.matches("input, textarea, select, [contenteditable], [role=listbox], [role=combobox]")) {
       if (event.key === "Escape") at.blur();
       return;

@@ -78,7 +78,8 @@ def result_parts(place: Place, found: dict[str, Any]) -> list[Component]:
 
 def _picture(chart: dict[str, str]) -> Component:
     source = "data:image/svg+xml;base64," + b64encode(chart["svg"].encode()).decode()
-    return card(chart["name"], html.Img(src=source, alt=chart["name"], className="picture"))
+    picture = html.Img(src=source, alt=chart["name"], className="picture")
+    return html.Section(picture, className="card")
 
 
 def _numbers(title: str, rows: list[dict[str, Any]]) -> Component:
