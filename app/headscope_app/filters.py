@@ -55,7 +55,7 @@ def threshold(head_map: HeadMap, state: State) -> Component | None:
         step=step,
         value=low if state.least is None else min(max(state.least, low), high),
     )
-    label = html.Span(["At least ", html.B(f"{control.value:.3g}", id="least")])  # pyright: ignore[reportAttributeAccessIssue]
+    label = html.Span(["At least ", html.B(f"{control.value:.3f}", id="least")])  # pyright: ignore[reportAttributeAccessIssue]
     return html.Label([label, control], className="field")
 
 

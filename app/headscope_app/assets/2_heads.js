@@ -102,7 +102,7 @@
 
   function tellLeast() {
     const [place, slider] = ["least", "state-min"].map((id) => document.getElementById(id));
-    if (place && slider) place.textContent = Number(hs.get("min") || slider.min).toPrecision(3);
+    if (place && slider) place.textContent = Number(hs.get("min") || slider.min).toFixed(3);
   }
   hs.hears.add(tellLeast);
 
