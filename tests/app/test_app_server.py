@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from app_runs import a_run
@@ -13,6 +14,7 @@ from made_up import HOSTILE, a_map
 pytest.importorskip("dash", reason="needs the extra [app]")
 
 import dash
+from werkzeug.wrappers import Request
 
 from headscope.errors import HeadscopeError
 from headscope_app import errors
@@ -86,6 +88,8 @@ def test_other_machines_need_a_flag_and_a_token(runs: Path) -> None:
     check_address("0.0.0.0", True, TOKEN)
     with pytest.raises(HeadscopeError, match="at least 16"):
         check_address("0.0.0.0", True, "short")
+    with pytest.raises(HeadscopeError, match="plain characters"):
+        check_address("127.0.0.1", False, "sixteen\ncharacters")
     with pytest.raises(HeadscopeError, match="add --allow-remote"):
         serve([runs], host="0.0.0.0")
 
@@ -110,6 +114,43 @@ def test_with_a_token_nothing_is_answered_without_it(runs: Path) -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert client.get("/_dash-layout", headers={"Host": "box.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "/\t/evil.example", "/\\evil.example", "/a/b"])
+def test_taking_the_token_out_of_an_address_leads_nowhere_else(path: str, runs: Path) -> None:
+    app = make_app([runs], host="0.0.0.0", token=TOKEN)
+    sent = Request.from_values(query_string={"token": TOKEN}, headers={"Host": "box.example"})
+    told: list[Any] = []
+    parts = sent.environ | {"PATH_INFO": path}
+    app.server(parts, lambda status, headers, _=None: told.append((status, dict(headers))))
+    ((status, headers),) = told
+    assert status.startswith("302")
+    # As browsers read it: without tabs, and with a backslash for a slash.
+    leads = headers["Location"].replace("\t", "").replace("\\", "/")
+    assert urlsplit(leads).netloc == ""
+    assert not leads.startswith("//")
+
+
+def test_two_servers_of_one_machine_keep_their_cookies_apart(runs: Path) -> None:
+    """Ports share cookies: what listens on another sees them, and may not learn the token."""
+    host = {"Host": "box.example"}
+    first, second = (
+        make_app([runs], host="0.0.0.0", token=token).server.test_client()
+        for token in (TOKEN, TOKEN + "-2")
+    )
+    cookies = [
+        client.get(f"/?token={token}", headers=host).headers["Set-Cookie"]
+        for client, token in ((first, TOKEN), (second, TOKEN + "-2"))
+    ]
+    names = {cookie.partition("=")[0] for cookie in cookies}
+    assert len(names) == 2
+    assert not any(TOKEN in cookie for cookie in cookies)
+    sent = "; ".join(cookie.partition(";")[0] for cookie in cookies)
+    for client in (first, second):
+        fresh = client.application.test_client(use_cookies=False)
+        assert fresh.get("/", headers=host | {"Cookie": sent}).status_code == 200
+        wrong = f"{cookies[0].partition('=')[0]}={TOKEN}"
+        assert fresh.get("/", headers=host | {"Cookie": wrong}).status_code == 401
 
 
 def test_files_are_served_from_the_assets_alone(app: dash.Dash) -> None:
