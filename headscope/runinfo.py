@@ -179,7 +179,8 @@ class RunInfo(BaseModel):
                     f"up to {SCHEMA}); update headscope."
                 )
             return cls.model_validate(raw)
-        except (ValueError, AttributeError, ValidationError) as error:
+        # What is nested too deep for the reader is no run either.
+        except (ValueError, AttributeError, ValidationError, RecursionError) as error:
             raise HeadscopeError(
                 f"{path} is damaged or not a scan's: {first_problem(error)}. Scan again into a new "
                 "folder."

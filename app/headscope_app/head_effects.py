@@ -1,5 +1,6 @@
 """What happens without a head, where a test of the same weights says so."""
 
+from shlex import quote
 from typing import Any
 
 from dash import html
@@ -21,7 +22,7 @@ def effects_card(library: Library, results: Results, state: State) -> Component:
         return card(
             "Without this head",
             html.P("No test of this model holds this head yet. To measure every head alone:"),
-            html.Pre(f"headscope effects {spec} --task needle --out {out}"),
+            html.Pre(f"headscope effects {quote(spec)} --task needle --out {quote(out)}"),
         )
     names = ("what was done", "eval", "change [95 %]", "beside it")
     head = html.Tr([html.Th(name, scope="col") for name in names])

@@ -17,8 +17,9 @@ from typing import Any
 from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
 from headscope_app.library import Entry, Library
+from headscope_app.listing import Roots
 from headscope_app.plans import Planned, Request, Source, Speed, Target, Timed
-from headscope_app.worker import Worker
+from headscope_app.worker import Answered, Superseded, Worker, WorkerDied
 
 _KEPT = 256  # plans that stay in memory
 _TIMEOUT = 60.0  # seconds
@@ -44,7 +45,7 @@ class Planning:
 
     def catalogue(self) -> dict[str, dict[str, dict[str, str]]]:
         """Probes and evals: by kind and name what each does and costs."""
-        return self.worker.ask({"do": "catalogue"})[0]
+        return self._ask({"do": "catalogue"})[0]
 
     def sources(self, run: str) -> list[Source]:
         """What plans of a run can be made of: measured losses first, then profiles, then scores.
@@ -57,8 +58,9 @@ class Planning:
         paths = self._recalls(entry)
         described = []
         if paths:
-            described = self.worker.ask({"do": "recalls", "paths": list(map(str, paths))})[0]
-        found = [_losses(p, d, head_map) for p, d in zip(paths, described, strict=True)]
+            described = self._ask({"do": "recalls", "paths": list(map(str, paths))})[0]
+        roots = self.library.roots
+        found = [_losses(p, d, head_map, roots) for p, d in zip(paths, described, strict=True)]
         found += [
             Source(f"profile:{place.id}", "profile", f"profile {place.path.stem}")
             for place in self.library.files(run)
@@ -81,7 +83,7 @@ class Planning:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        found, _ = self.worker.ask(asked, lane)
+        found, _ = self._ask(asked, lane)
         made = _planned(found)
         with self._lock:
             self._kept[key] = made
@@ -96,9 +98,7 @@ class Planning:
             ranks: of tensor parallelism, where a format has to know.
         """
         asked = {"do": "formats", "profile": planned.profile, "n": planned.n, "ranks": ranks}
-        return [
-            Target(**each | {"files": tuple(each["files"])}) for each in self.worker.ask(asked)[0]
-        ]
+        return [Target(**each | {"files": tuple(each["files"])}) for each in self._ask(asked)[0]]
 
     def export(self, planned: Planned, format: str, ranks: int = 1) -> tuple[str, bytes]:
         """(name, content) of a file to save: of formats with several files, a zip archive of them.
@@ -112,7 +112,7 @@ class Planning:
             "do": "export", "format": format, "profile": planned.profile, "n": planned.n,
             "ranks": ranks,
         }  # fmt: skip
-        found, arrays = self.worker.ask(asked)
+        found, arrays = self._ask(asked)
         contents = [array.tobytes() for array in arrays]
         if len(contents) == 1:
             return found["names"][0], contents[0]
@@ -125,6 +125,14 @@ class Planning:
     def close(self) -> None:
         """End the process."""
         self.worker.close()
+
+    def _ask(self, asked: dict[str, Any], lane: str = "") -> Answered:
+        try:
+            return self.worker.ask(asked, lane)
+        except (Superseded, WorkerDied):
+            raise
+        except HeadscopeError as error:
+            raise HeadscopeError(self.library.roots.without(str(error))) from error
 
     # ---- files -----------------------------------------------------------------------------
 
@@ -165,7 +173,9 @@ class Planning:
                 "recalls": str(path), "rules": list(request.rules), "loss": request.loss,
             }  # fmt: skip
         if kind == "profile":
-            return asked | {"saved": str(self.library.file(name).path)}
+            place = self.library.file(name)
+            self.library.check(place)
+            return asked | {"saved": str(place.path)}
         if kind == "score" and name in self.library.head_map(request.run).scores:
             return asked | {
                 "run": str(entry.path), "score": name, "sink": request.sink,
@@ -174,9 +184,9 @@ class Planning:
         raise HeadscopeError("Choose what to plan by: measured losses, a profile or a score.")
 
 
-def _losses(path: Path, found: dict[str, Any], head_map: HeadMap) -> Source:
+def _losses(path: Path, found: dict[str, Any], head_map: HeadMap, roots: Roots) -> Source:
     key, name = f"losses:{path.name}", f"losses {path.stem.removeprefix('recalls-')}"
-    problem = found["problem"]
+    problem = roots.without(found["problem"])
     if "rules" not in found:
         return Source(key, "losses", name, problem=problem)
     if found["fingerprint"] not in (None, head_map.info.model.fingerprint):

@@ -65,6 +65,18 @@ class Planner:
         self._files.move_to_end(key)
         return self._files[key]
 
+    def _sound(
+        self, load: Callable[[Path], _Read], paths: Sequence[str]
+    ) -> tuple[list[_Read], list[str]]:
+        """The files that can be read, and a sentence for each other: times only add to a plan."""
+        found, said = [], []
+        for path in paths:
+            try:
+                found.append(self._read(load, path))
+            except HeadscopeError:
+                said.append(f"{Path(path).name} is damaged or gone, and was left out.")
+        return found, said
+
     def _described(self, path: str) -> dict[str, Any]:
         """What a file of losses holds, or in `problem` why it cannot be planned with."""
         try:
@@ -91,7 +103,8 @@ class Planner:
         profile = (
             self._read(SparseProfile.load, request["saved"]) if found is None else found.profile
         )
-        benches = [self._read(Bench.load, path) for path in request["benches"]]
+        benches, damaged = self._sound(Bench.load, request["benches"])
+        costs, unread = self._sound(Costs.load, request["costs"])
         names = [str(rule) for rule in profile._rules]
         full = len(profile.model.layers) * profile.model.n_kv_heads * n
         known = all(rule.density(n) is not None for rule in profile._used)
@@ -110,9 +123,13 @@ class Planner:
             "speeds": [
                 asdict(speed(profile, n, phase, benches)) for phase in ("prefill", "decode")
             ],
-            "timed": self._timed(request["costs"], profile, n),
+            "timed": _timed(costs, profile, n),
             "plan": None if found is None else found.model_dump(mode="json", exclude={"profile"}),
-            "sentences": _noted(profile) if found is None else found.sentences(),
+            "sentences": [
+                *(_noted(profile) if found is None else found.sentences()),
+                *damaged,
+                *unread,
+            ],
         }
 
     def _plan(self, request: dict[str, Any]) -> Plan:
@@ -137,28 +154,28 @@ class Planner:
             granularity=request["granularity"],
         )
 
-    def _timed(self, paths: Sequence[str], profile: SparseProfile, n: int) -> list[dict[str, Any]]:
-        """Shares of the time of attention, by costs that were measured with these rules and n."""
-        rows = []
-        for path in paths:
-            costs = self._read(Costs.load, path)
-            for phase in ("prefill", "decode"):
-                try:
-                    shares = costs.shares(profile.model, profile._rules, [n], phase)[0]
-                except HeadscopeError:
-                    continue  # they are of other rules, another length or other weights
-                group = profile.model.group
-                used = [
-                    shares[row, rules[kv * group]]
-                    for row, rules in enumerate(profile.heads)
-                    for kv in range(profile.model.n_kv_heads)
-                ]
-                threads = f", {costs.threads} threads" if costs.device == "cpu" else ""
-                rows.append(
-                    {"phase": phase, "share": float(np.mean(used)),
-                     "where": f"{costs.device} in {costs.dtype}{threads}"}
-                )  # fmt: skip
-        return rows
+
+def _timed(measured: Sequence[Costs], profile: SparseProfile, n: int) -> list[dict[str, Any]]:
+    """Shares of the time of attention, by costs that were measured with these rules and n."""
+    rows = []
+    for costs in measured:
+        for phase in ("prefill", "decode"):
+            try:
+                shares = costs.shares(profile.model, profile._rules, [n], phase)[0]
+            except HeadscopeError:
+                continue  # they are of other rules, another length or other weights
+            group = profile.model.group
+            used = [
+                shares[row, rules[kv * group]]
+                for row, rules in enumerate(profile.heads)
+                for kv in range(profile.model.n_kv_heads)
+            ]
+            threads = f", {costs.threads} threads" if costs.device == "cpu" else ""
+            rows.append(
+                {"phase": phase, "share": float(np.mean(used)),
+                 "where": f"{costs.device} in {costs.dtype}{threads}"}
+            )  # fmt: skip
+    return rows
 
 
 def _noted(profile: SparseProfile) -> list[str]:

@@ -136,6 +136,7 @@ def test_a_given_folder_may_be_a_link(runs: Path, tmp_path: Path) -> None:
     [
         (b"{", "damaged"),
         (b"[]", "damaged"),
+        (b'{"a":' * 100_000, "damaged"),
         (b'{"name": "npm-package"}', "not a scan's"),
         (b'{"schema_version": 99}', "newer headscope"),
     ],

@@ -14,9 +14,11 @@ pytest.importorskip("dash", reason="needs the extra [app]")
 from headscope.headmap import HeadMap
 from headscope_app.chosen import chosen_csv
 from headscope_app.comparing import changed, confusion
+from headscope_app.head_effects import effects_card
 from headscope_app.library import Library
 from headscope_app.pages import overview
 from headscope_app.probe_figures import apart, ranks, top_table
+from headscope_app.results import Results as Asked
 from headscope_app.results_worker import Results
 from headscope_app.run_figures import map_chart
 from headscope_app.state import State
@@ -73,6 +75,36 @@ def test_what_cannot_be_shown_is_said(runs: Path) -> None:
     assert "no other run" in texts(page(library, "/compare", f"?run={id_}"))
     (runs / "one" / "scores.safetensors").write_bytes(b"")
     assert "runs/one is damaged" in texts(page(library, "/run", f"?run={id_}"))
+
+
+def test_a_damaged_run_does_not_keep_others_from_being_made_or_chosen(runs: Path) -> None:
+    damaged, sound = a_run(runs / "one"), a_run(runs / "two", a_map(scores=["sink"]))
+    (runs / "one" / "heads.parquet").write_bytes(b"PAR1")
+    library = Library.of([runs])
+    new = page(library, "/new", f"?run={damaged}")
+    assert found(new, "start-scan")
+    assert found(new, "validate-role").options == []
+    beside = page(library, "/compare", f"?run={sound}&other={damaged}")
+    assert "runs/one is damaged" in texts(beside)
+    assert found(beside, "state-other")
+
+
+def test_runs_without_a_common_score_leave_the_choice(runs: Path) -> None:
+    one, other = a_run(runs / "one", a_map(scores=["a"])), a_run(runs / "two", a_map(scores=["b"]))
+    beside = page(Library.of([runs]), "/compare", f"?run={one}&other={other}")
+    assert "share no score" in texts(beside)
+    assert found(beside, "state-other")
+
+
+def test_commands_to_copy_are_one_command(runs: Path) -> None:
+    """What a run says of itself must not become a second command in the reader's shell."""
+    id_ = a_run(runs / "one", a_map(spec="x; touch gone"))
+    library = Library.of([runs])
+    assert "headscope scan 'x; touch gone' --seed" in texts(
+        page(library, "/compare", f"?run={id_}")
+    )
+    shown = texts(effects_card(library, Asked(), State(run=id_, head="L0H0")))
+    assert "headscope effects 'x; touch gone' --task" in shown
 
 
 def test_a_run_page_has_all_that_filters_need(runs: Path) -> None:

@@ -284,6 +284,17 @@ def test_beyond_what_was_timed_only_the_limit_is_told(root: Path) -> None:
         assert said in found.source
 
 
+def test_a_damaged_bench_is_left_out_and_named(tmp_path: Path) -> None:
+    planned_run(tmp_path)
+    (tmp_path / "broken.json").write_text('{"kind": "bench"}')
+    planning = Planning(Library.of([tmp_path]))
+    run = planning.library.runs()[0].id
+    found = planning.plan(Request(run=run, source="score:retrieval", n=8192))
+    planning.close()
+    assert "broken.json is damaged or gone, and was left out." in found.sentences
+    assert all("H100" in each.source for each in found.speeds)
+
+
 def test_work_is_counted_in_tiles_and_bytes() -> None:
     n, side = 1000, 128
     blocks = -(-n // side)

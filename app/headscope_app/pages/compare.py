@@ -1,12 +1,13 @@
 """Two runs: of one model head by head, of different models by relative depth."""
 
+from shlex import quote
 from typing import Any
 
 import dash
 from dash import Input, Output, dcc, html
 from dash.development.base_component import Component
 
-from headscope.viz.chart import Chart
+from headscope.errors import HeadscopeError
 from headscope.viz.figures import model_comparison
 from headscope.viz.view import View, words
 from headscope_app.comparing import NO_ROLE, agreement_rows, changed, confusion, same_heads
@@ -40,7 +41,8 @@ def layout(library: Library, state: State) -> Component:
     if not others:
         told = "There is no other run to compare with. Scan again with another seed or model:"
         spec = mine.info.model.spec if mine.info else "MODEL"
-        again = html.Pre(f"headscope scan {spec} --seed 1 --out {mine.name}-again")
+        out = quote(f"{mine.name}-again")
+        again = html.Pre(f"headscope scan {quote(spec)} --seed 1 --out {out}")
         return html.Div([heading("Compare runs", mine.name), notice("One run only.", told, again)])
     names = {"": "choose a run"} | {
         entry.id: f"{entry.name}  ({entry.info.model.name})" for entry in others if entry.info
@@ -50,8 +52,12 @@ def layout(library: Library, state: State) -> Component:
     controls = html.Div(chosen, className="controls wide-choice")
     if not state.other:
         return html.Div([head, controls, _suggested(others, state)], className="page")
-    views = [view_of(library.head_map(id)) for id in (state.run, state.other)]
-    return html.Div([head, controls, *_beside(library, views, state)], className="page")
+    try:
+        views = [view_of(library.head_map(id)) for id in (state.run, state.other)]
+        beside = _beside(views, state)
+    except HeadscopeError as error:  # another run can still be chosen
+        beside = [notice("These two cannot be compared.", str(error), kind="error")]
+    return html.Div([head, controls, *beside], className="page")
 
 
 def register(app: dash.Dash, library: Library) -> None:
@@ -59,7 +65,11 @@ def register(app: dash.Dash, library: Library) -> None:
     def drawn(seen: dict[str, Any]) -> Component:
         state = State.of(seen)
         first, second = (library.head_map(id) for id in (state.run, state.other))
-        return _maps(model_comparison(first, second), state)
+        try:
+            chart = model_comparison(first, second)
+        except HeadscopeError as error:
+            return notice("No roles to compare.", str(error))
+        return graph("two-maps", figure(chart, state.theme), chart.name)
 
 
 def _others(library: Library, mine: Entry) -> list[Entry]:
@@ -78,7 +88,7 @@ def _suggested(others: list[Entry], state: State) -> Component:
     return card("Beside which run?", html.Ul(items, className="claims"))
 
 
-def _beside(library: Library, views: list[View], state: State) -> list[Component]:
+def _beside(views: list[View], state: State) -> list[Component]:
     first, second = views
     seen = {"path": PATH, "search": state.query(), "theme": state.theme}
     parts = [
@@ -93,10 +103,6 @@ def _beside(library: Library, views: list[View], state: State) -> list[Component
         return [*parts, html.P(told, className="note")]
     tables = [_confused(first, second), _agreeing(first, second)]
     return [*parts, html.Div(tables, className="columns"), _changed(first, second, state)]
-
-
-def _maps(chart: Chart, state: State) -> Component:
-    return graph("two-maps", figure(chart, state.theme), chart.name)
 
 
 def _confused(first: View, second: View) -> Component:

@@ -1,5 +1,6 @@
 """Start a scan or a validation, watch it, and cancel it; processes of their own do the work."""
 
+from contextlib import suppress
 from typing import Any
 
 import dash
@@ -8,6 +9,7 @@ from dash import State as Aside
 from dash.development.base_component import Component
 
 from headscope.errors import HeadscopeError
+from headscope.headmap import HeadMap
 from headscope_app.elements import card, heading
 from headscope_app.engine import Engine, engine_of
 from headscope_app.job_forms import (
@@ -34,7 +36,7 @@ def layout(library: Library, state: State) -> Component:
     runs = library.runs()
     complete = [run.id for run in runs if run.state == "complete"]
     chosen = state.run if state.run in complete else next(iter(complete), "")
-    head_map = library.head_map(chosen) if chosen else None
+    head_map = _readable(library, chosen)
     folders = [folder.name or "/" for folder in library.roots.folders]
     return html.Div(
         [
@@ -159,6 +161,13 @@ def _register_starts(app: dash.Dash, library: Library, engine: Engine) -> None:
         )
         engine.jobs.on_run(task, entry.name, entry.path)
         return _listed(engine, library, None)
+
+
+def _readable(library: Library, run: str) -> HeadMap | None:
+    """A run's map; None where its files are damaged, which must not keep others from being made."""
+    with suppress(HeadscopeError):
+        return library.head_map(run)
+    return None
 
 
 def _listed(engine: Engine, library: Library, shown: Any) -> tuple[Any, Any]:
