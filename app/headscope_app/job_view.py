@@ -1,5 +1,6 @@
 """Jobs on the page: how far each is, and what can be done about it."""
 
+import shlex
 from collections.abc import Sequence
 
 from dash import html
@@ -49,7 +50,7 @@ def _job(job: Job, progress: Progress, href: str) -> Component:
             html.Details(
                 [
                     html.Summary("Command"),
-                    html.Pre("headscope " + " ".join(job.arguments)),
+                    html.Pre("headscope " + shlex.join(job.arguments)),
                 ]
             ),
         ],

@@ -74,7 +74,8 @@ class Jobs:
         with self._lock:
             log = self._logs.setdefault(job.id, Log(self._file(job.id, "log")))
             progress = log.read()
-        return with_coming(progress, job.folder) if job.what == "scan" else progress
+        ahead = job.what == "scan" and job.state != "done"
+        return with_coming(progress, job.folder) if ahead else progress
 
     # ---- started and ended -----------------------------------------------------------------
 
@@ -238,6 +239,8 @@ class Jobs:
         for job in [job for job in self.all() if job.state != "running"][_KEPT - 1 :]:
             for ending in ("json", "log", "out"):
                 self._file(job.id, ending).unlink(missing_ok=True)
+            self._logs.pop(job.id, None)
+            self._own.pop(job.id, None)
 
     def _file(self, id: str, ending: str) -> Path:
         return self.place / f"{id}.{ending}"

@@ -40,13 +40,13 @@ class Asked:
         """Of what the page keeps, {"search": "?run=…&share=30"}."""
         found = dict(parse_qsl(str((seen or {}).get("search", "")).removeprefix("?")[:4000]))
         numbers = {name: _number(found.get(name, ""), name) for name in DEFAULTS}
-        chosen = (_number(each, "ranks") for each in found.get("rules", "").split(",") if each)
+        places = [each for each in found.get("rules", "").split(",") if _whole(each)]
         return cls(
             source=found.get("by", ""),
             kind="density" if found.get("of") == "density" else "kv",
             granularity="head" if found.get("unit") == "head" else "kv_head",
             loss=found.get("loss", ""),
-            chosen=tuple(dict.fromkeys(chosen)),
+            chosen=tuple(dict.fromkeys(map(int, places))),
             **numbers,
         )
 
@@ -75,5 +75,8 @@ class Asked:
 
 
 def _number(text: str, name: str) -> int:
-    known = text.isascii() and text.isdigit() and len(text) < 9
-    return min(int(text), _MOST[name]) if known else DEFAULTS[name]
+    return min(int(text), _MOST[name]) if _whole(text) else DEFAULTS[name]
+
+
+def _whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 9
