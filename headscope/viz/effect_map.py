@@ -23,6 +23,7 @@ def effect_panels(
     layers: list[int] | None = None,
     n_heads: int | None = None,
     digits: int = 3,
+    missing: str = "not ablated",
 ) -> tuple[Panel, Panel]:
     """Two panels of one table.
 
@@ -33,6 +34,7 @@ def effect_panels(
         largest: whether the largest effects are the ones to list, or the smallest.
         layers, n_heads: of the model, where there are heads that the table leaves out.
         digits: decimals of an effect.
+        missing: said of heads that the table leaves out.
     """
     known = sorted(set(table["layer"])) if layers is None else layers
     heads = int(np.max(table["head"])) + 1 if n_heads is None else n_heads
@@ -43,13 +45,21 @@ def effect_panels(
     )
     values = np.full((heads, len(known)), np.nan)
     values[rows, columns] = table["effect"]
-    fields = ("low", "high", *told)
-    numbers = np.full((heads, len(known), len(fields)), np.nan)
-    numbers[rows, columns] = table[list(fields)]
+    columns_told = ("effect", "low", "high", *told)
+    numbers = np.full((heads, len(known), len(columns_told)), np.nan)
+    numbers[rows, columns] = table[list(columns_told)]
     most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     names = np.array(
-        [[f"L{layer}H{h}" for layer in known] for h in range(heads)], object
-    )  # also of heads that were left out
+        [
+            [
+                f"L{layer}H{head}" + ("" if np.isfinite(values[head, i]) else f": {missing}")
+                for i, layer in enumerate(known)
+            ]
+            for head in range(heads)
+        ],
+        object,
+    )
+    fields = (title, *columns_told[1:])
     cells = Cells(values, diverging(most, title), said=names, fields=fields, numbers=numbers,
                   digits=digits)  # fmt: skip
     pitch = max(9.0, min(24.0, 620.0 / len(known)))

@@ -20,7 +20,7 @@ def patch_map(found: PatchMap) -> Chart:
     table = found.table()
     panels = effect_panels(
         table, "effect, share of the gap", ("change", "q"), layers=found.layers,
-        n_heads=found.n_heads,
+        n_heads=found.n_heads, missing="not patched",
     )  # fmt: skip
     sure = int((table["q"].to_numpy() <= LEVEL).sum())
     return Chart(
