@@ -102,6 +102,19 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert time.perf_counter() - start < 5  # a wide net: benchmarks hold it to half a second
 
 
+def test_a_missing_run_is_said_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys; sys.argv = ['headscope', 'validate', 'nowhere']\n"
+        "from headscope.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    print(stop.code)\n"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "2"
+    assert done.stderr == "headscope: There is no run folder nowhere.\n"
+
+
 def test_scan_prints_its_table_and_says_where_it_saved(run: str, model: str, prompts: str) -> None:
     args = ("--probes", "retrieval,needle_mass,sink", "--prompts", prompts, "--out", run)
     code, out, err = headscope("scan", model, *args)
@@ -313,7 +326,7 @@ def test_a_run_s_own_json_is_a_config(run: str, model: str, tmp_path: Path) -> N
         (("validate", "RUN", "--samples", "0"), "--samples takes"),
         (("validate", "RUN", "--out", "RUN"), "is a folder"),
         (("validate", "RUN", "--heads", "L0H1", "--prompts", "PROMPTS"), "used to find the heads"),
-        (("scan", "MODEL", "--probes", "retreival"), "Did you mean retrieval"),
+        (("scan", "no/such-model", "--probes", "retreival"), "Did you mean retrieval"),
         (("scan", "MODEL", "--probes", ","), "names no probe"),
         (("scan", "MODEL", "--lengths", "12,x"), "--lengths"),
         (("scan", "MODEL", "--lengths", "0"), "positive"),

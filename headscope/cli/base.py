@@ -65,6 +65,13 @@ def resumable(saved: Callable[[], bool]) -> Iterator[None]:
         ) from None
 
 
+def _run_folder(path: Path) -> Path:
+    """Refuse a run that is not there before anything heavy is imported to read it."""
+    if not path.exists():
+        raise HeadscopeError(f"There is no run folder {path}.")
+    return path
+
+
 app = typer.Typer(
     cls=_Commands,
     help="Find out what every attention head of a language model does, and prove it.",
@@ -76,7 +83,9 @@ app.add_typer(models, name="models")
 
 MODEL = typer.Argument(help="smollm2, a Hugging Face id, a model folder or a .gguf file.")
 Model = Annotated[str, MODEL]
-Run = Annotated[Path, typer.Argument(help="A run folder, made by `headscope scan`.")]
+Run = Annotated[
+    Path, typer.Argument(help="A run folder, made by `headscope scan`.", callback=_run_folder)
+]
 Backend = Annotated[
     Literal["hf", "nnsight", "lens"] | None, typer.Option(help="How the model is opened.")
 ]

@@ -54,6 +54,7 @@ def scan(
     from headscope.config import ScanConfig, as_integers, as_names
     from headscope.loading import load
     from headscope.model import short_name
+    from headscope.planning import choose
     from headscope.scanning import scan as run_scan
 
     plan = ScanConfig.read(config) if config is not None else ScanConfig()
@@ -73,6 +74,8 @@ def scan(
     folder = out or Path("runs") / short_name(plan.model_spec)
     if folder.is_file():
         raise HeadscopeError(f"--out takes a folder, and {folder} is a file.")
+    # A mistake in these is said before a model is fetched and opened.
+    choose(plan.probes, plan.prompts, plan.lengths, plan.samples, plan.seed, training)
     opened = load(
         plan.model_spec,
         backend=plan.backend,
