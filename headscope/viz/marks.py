@@ -61,7 +61,7 @@ class Dots:
         x, y: [point].
         low, high: [point], the ends of intervals; None for none.
         along: the axis along which intervals lie.
-        said: what each point is, for a tooltip.
+        said: what each point is, for a tooltip, its numbers included.
     """
 
     x: np.ndarray

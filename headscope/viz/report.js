@@ -163,7 +163,7 @@
     block.append(button);
   }
 
-  const addressed = () => byName.get(decodeURIComponent(location.hash.slice(1)));
+  const addressed = () => byName.get(location.hash.slice(1));
   addEventListener("hashchange", () => {
     if (addressed() !== undefined) select(addressed(), false);
   });

@@ -18,6 +18,7 @@ from made_up import a_map, a_validation
 from test_figures import checked
 from test_viz import SVG, Page
 
+from headscope.clusters import cluster
 from headscope.errors import HeadscopeError
 from headscope.evals.validation import Validation
 from headscope.headmap import HeadMap
@@ -299,6 +300,22 @@ def test_a_head_that_was_not_patched_is_empty() -> None:
     assert np.isfinite(cells.values).sum() == 11
 
 
+def test_points_moved_aside_tell_their_own_numbers() -> None:
+    """Marks of one budget are drawn beside each other: a tooltip must not say where they stand."""
+    pytest.importorskip("plotly")
+    for found in (made.pareto().chart(), figures.dose(a_validation(a_map(), doses=(1, 4, 6)))):
+        drawn: Any = found.interactive().data
+        hovered = [t for t in drawn if t.hoverinfo != "skip"]
+        assert hovered
+        for trace in hovered:
+            assert trace.hovertemplate == "%{text}<extra></extra>"
+    (points, *_) = (m for m in marks(made.pareto().chart(), Dots) if m.name == "planned")
+    shares = made.pareto().table(0).query("profile.str.startswith('planner')")["share"]
+    assert [float(said.split(" at ")[1].split(":")[0]) for said in points.said] == pytest.approx(
+        sorted(shares), abs=0.002
+    )
+
+
 def test_a_pareto_has_a_point_for_each_budget_and_kind() -> None:
     found = made.pareto()
     table = found.table()
@@ -488,9 +505,10 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     assert results_in(run) == []
 
 
-@pytest.mark.parametrize("shape", ["32x32", "80x64"])
-def test_a_report_of_a_large_map_stays_small(shape: str) -> None:
-    large = large_map(shape)
+def test_a_report_of_a_large_map_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One number of clusters: finding the best takes long, and the size of a page not further.
+    monkeypatch.setattr(HeadMap, "clusters", lambda self: cluster(self, 4))
+    large = large_map("80x64")
     n_layers, heads = len(large.layers), large.n_heads
     rng = np.random.default_rng(0)
     points = {

@@ -13,7 +13,7 @@ from headscope.viz.causal_tables import CONDITIONS, digits
 from headscope.viz.chart import Chart
 from headscope.viz.charts import with_interval
 from headscope.viz.figures.ablation import check_measured, unit_of
-from headscope.viz.marks import Dots, Line, Look, Mark, Rule
+from headscope.viz.marks import Dots, Look, Mark, Outline, Rule
 from headscope.viz.palette import TOWARDS, Marker, Pair
 from headscope.viz.panel import Axis, Panel
 from headscope.viz.rows import span
@@ -78,7 +78,7 @@ def _tested(rows: Sequence[dict[str, Any]], shift: float, n: int) -> list[Mark]:
         f"{row['k']}, {CONDITIONS['tested']}: {with_interval(each, n)}"
         for row, each in zip(rows, zip(value, low, high, strict=True), strict=True)
     ]
-    path = Line(x, value, Look(_TESTED.colour, "none", width=1.2))
+    path = Outline(x, value, Look(_TESTED.colour, "none", width=1.2))
     return [path, Dots(x, value, _TESTED, CONDITIONS["tested"], low, high, said=said)]
 
 

@@ -11,7 +11,7 @@ from headscope.sparsity.frontier import Pareto
 from headscope.viz import themes
 from headscope.viz.chart import Chart
 from headscope.viz.charts import plain, with_interval
-from headscope.viz.marks import Dots, Line, Look, Mark, Rule
+from headscope.viz.marks import Dots, Look, Mark, Outline, Rule
 from headscope.viz.panel import Axis, Panel
 from headscope.viz.rows import span
 from headscope.viz.view import words
@@ -90,7 +90,7 @@ def _series(rows: pd.DataFrame, column: str, shift: float, look: Look, name: str
         f"{name} at {plain(share, 3)}: {with_interval(each, 3)}"
         for share, each in zip(rows["share"], zip(y, low, high, strict=True), strict=True)
     ]
-    path = Line(x, y, Look(look.colour, "none", "dotted", width=1.0))
+    path = Outline(x, y, Look(look.colour, "none", "dotted", width=1.0))
     return [path, Dots(x, y, look, name, low, high, said=said)]
 
 

@@ -121,24 +121,28 @@ def _line(mark: Line, theme: Theme) -> Iterator[go.Scatter]:
 
 def _dots(mark: Dots, panel: Panel, theme: Theme) -> go.Scatter:
     said = _said(mark.said)
-    title = "%{text}<br>" if said is not None else ""
-    if not title and mark.name:
-        title = f"<b>{templated(mark.name)}</b><br>"
-    numbers = "%{x:.3f}, %{y:.3f}"
-    if panel.x.names or panel.y.names:
-        numbers = "%{y:.3f}" if panel.x.names else "%{x:.3f}"
-    elif panel.x.title and panel.y.title:
-        numbers = f"{templated(panel.x.title)} %{{x:.3f}}<br>{templated(panel.y.title)} %{{y:.3f}}"
+    # What is said tells the numbers too; where a point stands may be moved aside from its own.
+    told = "%{text}" if said is not None else _point(mark, panel)
     return go.Scatter(
         x=mark.x,
         y=mark.y,
         mode="markers",
         marker=_marker(mark.look, theme),
         text=said,
-        hovertemplate=f"{title}{numbers}<extra></extra>",
+        hovertemplate=f"{told}<extra></extra>",
         **_whiskers(mark, theme),
         **_named(mark.name),
     )
+
+
+def _point(mark: Dots, panel: Panel) -> str:
+    title = f"<b>{templated(mark.name)}</b><br>" if mark.name else ""
+    if panel.x.names or panel.y.names:
+        return title + ("%{y:.3f}" if panel.x.names else "%{x:.3f}")
+    if panel.x.title and panel.y.title:
+        x, y = templated(panel.x.title), templated(panel.y.title)
+        return f"{title}{x} %{{x:.3f}}<br>{y} %{{y:.3f}}"
+    return title + "%{x:.3f}, %{y:.3f}"
 
 
 def _bars(mark: Bars, theme: Theme) -> go.Bar:
