@@ -23,6 +23,8 @@ from headscope_app.shell import laid_out, shell
 from headscope_app.state import State
 from headscope_app.theme import stylesheet
 
+_MOST = 2**25  # bytes of a request: the longest text and the largest selection are far below
+
 _INDEX = """<!doctype html>
 <html lang="en"{theme}>
 <head>
@@ -74,6 +76,7 @@ def make_app(
         add_log_handler=False,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
+    app.server.config["MAX_CONTENT_LENGTH"] = _MOST
     app.layout = shell(PAGES)
     _route(app, library)
     for page in PAGES:

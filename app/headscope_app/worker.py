@@ -101,11 +101,13 @@ class Worker:
     def _enter(self, lane: str) -> None:
         with self._turn:
             mine = next(self._tickets)
+            # One that takes another's place makes the crowd no larger. One that is turned away
+            # takes none.
+            if self._waiting >= _WAITING and lane not in self._latest:
+                raise HeadscopeError(f"{self.name} has too much to do; try again in a moment.")
             if lane:
                 self._latest[lane] = mine
                 self._turn.notify_all()
-            if self._waiting >= _WAITING:
-                raise HeadscopeError(f"{self.name} has too much to do; try again in a moment.")
             self._waiting += 1
             try:
                 while self._busy and not self._closed and self._is_latest(lane, mine):

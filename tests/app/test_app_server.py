@@ -67,6 +67,17 @@ def test_pages_of_elsewhere_may_not_ask(app: dash.Dash) -> None:
     assert found.status_code == 200
 
 
+def test_a_request_of_any_size_is_not_read(app: dash.Dash) -> None:
+    found = app.server.test_client().post(
+        "/_dash-update-component",
+        data=b"{}",
+        content_type="application/json",
+        headers={"Host": "localhost:8050"},
+        environ_overrides={"CONTENT_LENGTH": str(2**30)},
+    )
+    assert found.status_code == 413
+
+
 def test_the_policy_lets_a_page_load_nothing_from_elsewhere(app: dash.Dash) -> None:
     answer = asked(app)
     policy = answer.headers["Content-Security-Policy"]

@@ -131,6 +131,34 @@ def test_a_crowd_is_turned_away(worker: Worker, monkeypatch: pytest.MonkeyPatch)
         worker.ask({"do": "pid"})
 
 
+def test_in_a_crowd_a_lane_may_still_change_its_mind(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headscope_app.worker._WAITING", 1)
+    worker.ask({"do": "pid"})
+    said: dict[str, object] = {}
+
+    def ask(name: str) -> None:
+        try:
+            said[name] = worker.ask({"do": "echo", "what": name}, "a")[0]
+        except Superseded:
+            said[name] = None
+
+    first = threading.Thread(target=worker.ask, args=({"do": "sleep", "seconds": 1.0},))
+    waiting = [threading.Thread(target=ask, args=(name,)) for name in ("one", "two")]
+    first.start()
+    assert soon(lambda: worker._busy)
+    waiting[0].start()
+    assert soon(lambda: worker._waiting == 1)
+    with pytest.raises(HeadscopeError, match="too much to do"):
+        worker.ask({"do": "pid"}, "another")
+    waiting[1].start()
+    for thread in (first, *waiting):
+        thread.join(20)
+    assert said == {"one": None, "two": "two"}
+    assert worker._latest == {}  # nothing is kept of lanes that were turned away
+
+
 def test_a_closed_worker_says_so(worker: Worker) -> None:
     pid = worker.ask({"do": "pid"})[0]
     worker.close()
