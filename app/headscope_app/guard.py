@@ -31,7 +31,8 @@ def check_address(host: str, anywhere: bool, token: str | None) -> None:
     if not anywhere or token is None:
         raise HeadscopeError(
             f"{host} can be reached by other machines, which could then read the runs and start "
-            "scans; if that is meant, add --allow-remote and --token TOKEN."
+            "scans; if that is meant, add --allow-remote and --token TOKEN (or HEADSCOPE_TOKEN in "
+            "the environment)."
         )
 
 

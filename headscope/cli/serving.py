@@ -23,7 +23,11 @@ def open_app(
     ] = False,
     token: Annotated[
         str | None,
-        typer.Option(help="What every browser has to bring, once, as ?token=…"),
+        typer.Option(
+            envvar="HEADSCOPE_TOKEN",
+            help="What every browser has to bring, once, as ?token=… Where others use this machine "
+            "too, set it in the environment: they see command lines, and could reach the app.",
+        ),
     ] = None,
     keep_jobs: Annotated[
         bool,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from app_runs import a_run
+from commanding import headscope
 from made_up import HOSTILE, a_map
 
 pytest.importorskip("dash", reason="needs the extra [app]")
@@ -103,6 +104,15 @@ def test_other_machines_need_a_flag_and_a_token(runs: Path) -> None:
         check_address("127.0.0.1", False, "sixteen\ncharacters")
     with pytest.raises(HeadscopeError, match="add --allow-remote"):
         serve([runs], host="0.0.0.0")
+
+
+def test_a_token_need_not_stand_in_a_command_line(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADSCOPE_TOKEN", "short")
+    code, _, said = headscope("app", runs, "--port", 0)
+    assert code == 2
+    assert "at least 16 plain characters" in said
 
 
 def test_with_a_token_nothing_is_answered_without_it(runs: Path) -> None:
