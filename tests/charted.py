@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 from made_up import NAMES, a_map
@@ -107,3 +108,17 @@ SHAPES = {"1x1": (1, 1, 1), "32x32": (32, 32, 8), "80x64": (80, 64, 8)}
 def large_map(shape: str, probes: int = 25) -> HeadMap:
     """A map of 25 scores, 8 of which rules ask for."""
     return a_map(*SHAPES[shape], [*NAMES, *(f"probe_{i}" for i in range(probes - len(NAMES)))])
+
+
+def curves(found: HeadMap) -> Mapping[str, Callable[[], Chart]]:
+    return {
+        "slot_curve": lambda: figures.slot_curve(found),
+        "waveform": lambda: figures.waveform(found),
+        "distances": lambda: figures.distances(found),
+        "sink_profile": lambda: figures.sink_profile(found),
+        "confidence": lambda: figures.confidence(found),
+    }
+
+
+def marks(found: Chart, kind: type) -> list[Any]:
+    return [mark for panel in found.panels for mark in panel.marks if isinstance(mark, kind)]

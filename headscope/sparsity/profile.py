@@ -91,8 +91,8 @@ class ProfiledModel(BaseModel):
         width = info.d_head if d_head is None else d_head
         if width is None:
             raise HeadscopeError(
-                f"How wide the heads of {info.name} are this imported map does not say; give "
-                "d_head, in numbers per head."
+                f"How wide the heads of {info.name} are this imported map does not say; scan the "
+                "model, or give d_head in Python, in numbers per head."
             )
         return cls(
             name=info.name,
