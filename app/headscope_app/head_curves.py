@@ -26,7 +26,8 @@ def curve_cards(head_map: HeadMap, state: State) -> list[Component]:
     made = []
     for number, (name, values) in enumerate(head_map.curves.items()):
         points = head_map.info.curves.get(name, "points").replace("`", "")
-        chart = curve_chart(name, values, row, head, state.head, points)
+        own, middle = values[:, row, head], np.median(values.mean(0, dtype=np.float64), (0, 1))
+        chart = curve_chart(name, own, middle, state.head, points, head_map.info.seed)
         drawn = figure(chart, state.theme, _HEIGHT)
         made.append(
             card(
@@ -38,19 +39,20 @@ def curve_cards(head_map: HeadMap, state: State) -> list[Component]:
     return made
 
 
-def curve_chart(name: str, values: np.ndarray, row: int, head: int, who: str, points: str) -> Chart:
+def curve_chart(
+    name: str, own: np.ndarray, middle: np.ndarray, who: str, points: str, seed: int
+) -> Chart:
     """One head's curve with its 95 % interval over prompts, and the median of all heads.
 
     Args:
-        values: [prompt, layer, head, point].
-        row: of the layer.
+        own: [prompt, point], the head's.
+        middle: [point], of all heads.
         points: what they are, in words.
+        seed: of the resamples.
     """
-    own = values[:, row, head, :]
     x = np.arange(1, own.shape[-1] + 1, dtype=float)
     # Points take the place of heads: the bootstrap over prompts is the same.
-    low, high = Scores(own[:, None, :].astype(np.float32), "mean").interval()
-    middle = np.median(values.mean(0, dtype=np.float64), axis=(0, 1))
+    low, high = Scores(own[:, None, :].astype(np.float32), "mean").interval(seed)
     marks: tuple[Mark, ...] = (
         Line(x, middle, Look(themes.MUTED, "none", "dashed"), "median of all heads"),
         Line(

@@ -17,6 +17,8 @@ def packed(values: np.ndarray) -> dict[str, float | str]:
     Returns:
         mean = low + step * each of `means` (base64 of little-endian uint16, 65535 for NaN), and how
         far the interval's ends are from it, reach * each of `below` and `above` (base64 of uint8).
+        `ranks` (base64 of little-endian uint16, 0 for NaN) count from 1, the highest mean: steps
+        are too coarse to tell near ones apart.
     """
     mean, low, high = values.T
     known = np.isfinite(mean)
@@ -34,7 +36,15 @@ def packed(values: np.ndarray) -> dict[str, float | str]:
         "means": _text(means),
         "below": _text(below.astype(np.uint8)),
         "above": _text(above.astype(np.uint8)),
+        "ranks": _text(_ranks(mean, known)),
     }
+
+
+def _ranks(mean: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """[head]: one more than how many have a higher mean; equal ones share a rank."""
+    upwards = np.sort(mean[known])
+    above = len(upwards) - np.searchsorted(upwards, mean, side="right")
+    return np.where(known, above + 1, 0).astype("<u2")
 
 
 def _text(numbers: np.ndarray) -> str:

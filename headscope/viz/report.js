@@ -8,20 +8,23 @@
   const chips = [...document.querySelectorAll(".chip")];
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   // [mean, low, high] of every head; see packing.py.
+  const words = (text) => {
+    const view = new DataView(bytes(text).buffer);
+    return data.roles.map((_, i) => view.getUint16(2 * i, true));
+  };
   const unpacked = ({ low, step, reach, means, below, above }) => {
-    const view = new DataView(bytes(means).buffer);
+    const all = words(means);
     const mean = data.roles.map((_, i) => {
-      const steps = view.getUint16(2 * i, true);
-      return steps === 65535 ? NaN : low + step * steps;
+      return all[i] === 65535 ? NaN : low + step * all[i];
     });
     const [down, up] = [bytes(below), bytes(above)];
     return [mean, mean.map((m, i) => m - reach * down[i]), mean.map((m, i) => m + reach * up[i])];
   };
   const panel = [...document.querySelectorAll(".score")].map((row) => {
-    const parts = unpacked(data.scores[row.dataset.score]);
+    const given = data.scores[row.dataset.score];
     return {
-      parts,
-      order: parts[0].filter((n) => !Number.isNaN(n)).sort((a, b) => b - a),
+      parts: unpacked(given),
+      ranks: words(given.ranks),
       output: row.querySelector("output"),
       svg: row.querySelector("svg"),
     };
@@ -51,16 +54,15 @@
       const chip = chips.find((each) => each.dataset.role === role);
       facts.append(chip.firstElementChild.cloneNode(true), role.replaceAll("_", " ") + " ");
     }
-    for (const { parts, order, output, svg } of panel) {
+    for (const { parts, ranks, output, svg } of panel) {
       const [mean, low, high] = parts.map((part) => part[index]);
-      const rank = order.indexOf(mean) + 1;
       if (Number.isNaN(mean)) {
         output.textContent = "not known";
         svg.querySelector(".mark").setAttribute("hidden", "");
         continue;
       }
       output.textContent =
-        `${mean.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] · #${rank}`;
+        `${mean.toFixed(2)} [${low.toFixed(2)}, ${high.toFixed(2)}] · #${ranks[index]}`;
       const start = Number(svg.dataset.low);
       const end = Number(svg.dataset.high);
       const width = svg.viewBox.baseVal.width - 2;

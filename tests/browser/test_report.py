@@ -45,6 +45,8 @@ def test_pointing_shows_and_clicking_selects(page: Any) -> None:
     expected = a_map().to_pandas().query("layer == 2 and head == 5").iloc[0]
     shown = page.locator("[data-score=sink] output").inner_text()
     assert abs(float(shown.split()[0]) - expected["sink"]) < 0.006
+    scores = a_map().explain("L2H5").scores.set_index("score")
+    assert shown.endswith(f"#{scores['rank']['sink']}")
     page.locator("h1").hover()
     assert selected(page) == first
     page.locator("#L2H5").click()

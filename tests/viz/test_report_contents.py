@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 
 import made_results as made
@@ -139,9 +140,7 @@ def test_scores_are_packed_to_a_hundredth_and_back() -> None:
     found = packed(values)
 
     def numbers(name: str, kind: str) -> np.ndarray:
-        import base64
-
-        return np.frombuffer(base64.b64decode(str(found[name])), kind).astype(float)
+        return np.frombuffer(b64decode(str(found[name])), kind).astype(float)
 
     steps = numbers("means", "<u2")
     back = float(found["low"]) + float(found["step"]) * steps
@@ -155,3 +154,11 @@ def test_scores_are_packed_to_a_hundredth_and_back() -> None:
     np.testing.assert_allclose(
         (back + reach * numbers("above", "u1"))[known], values[known, 2], atol=0.015
     )
+
+
+def test_heads_that_pack_alike_keep_their_ranks() -> None:
+    """An outlier makes the steps of means coarse; ranks are those of the means themselves."""
+    mean = np.array([1e6, 0.1, 0.3, np.nan, 0.2, 0.3, -0.5])
+    found = packed(np.column_stack([mean, mean, mean]))
+    ranks = np.frombuffer(b64decode(str(found["ranks"])), "<u2")
+    assert ranks.tolist() == [1, 5, 2, 0, 4, 2, 6]
