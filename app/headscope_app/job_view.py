@@ -38,12 +38,14 @@ def _job(job: Job, progress: Progress, href: str) -> Component:
                 [
                     html.H3([f"{_WHAT[job.what]}: ", name]),
                     html.Span(_STATES[job.state], className=f"state {_look(job)}", role="status"),
-                    html.Span(_time(job.seconds), className="few"),
+                    html.Span(
+                        time_of(job), id={"type": "job-time", "job": job.id}, className="few"
+                    ),
                     html.Div(_buttons(job), className="tools"),
                 ],
                 className="job-head",
             ),
-            *_progress(job, progress),
+            html.Div(progress_of(job, progress), id={"type": "job-progress", "job": job.id}),
             html.P(job.told, className="note", role="alert" if job.state == "failed" else None)
             if job.told
             else None,
@@ -59,7 +61,8 @@ def _job(job: Job, progress: Progress, href: str) -> Component:
     )
 
 
-def _progress(job: Job, progress: Progress) -> list[Component]:
+def progress_of(job: Job, progress: Progress) -> list[Component]:
+    """How far a job is; nothing of one that is done."""
     if job.state == "done":
         return []
     done = sum(stage.done for stage in progress.stages)
@@ -98,8 +101,9 @@ def _look(job: Job) -> str:
     return {"running": "running", "failed": "damaged", "done": "complete"}.get(job.state, "")
 
 
-def _time(seconds: float) -> str:
-    whole = int(seconds)
+def time_of(job: Job) -> str:
+    """How long a job has run, or ran."""
+    whole = int(job.seconds)
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole / 3600:.1f} h"

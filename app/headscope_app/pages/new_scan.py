@@ -12,6 +12,7 @@ from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
 from headscope_app.elements import card, heading
 from headscope_app.engine import Engine, engine_of
+from headscope_app.job import Job, Progress
 from headscope_app.job_forms import (
     described,
     first_role,
@@ -19,7 +20,7 @@ from headscope_app.job_forms import (
     scan_form,
     validation_form,
 )
-from headscope_app.job_view import job_list
+from headscope_app.job_view import job_list, progress_of, time_of
 from headscope_app.library import Library
 from headscope_app.listing import identity
 from headscope_app.state import State
@@ -62,17 +63,20 @@ def register(app: dash.Dash, library: Library) -> None:
     @app.callback(
         Output("jobs", "children"),
         Output("jobs-shown", "data"),
+        Output({"type": "job-time", "job": ALL}, "children"),
+        Output({"type": "job-progress", "job": ALL}, "children"),
         Input("jobs-tick", "n_intervals"),
         Input({"type": "job-cancel", "job": ALL}, "n_clicks"),
         Input({"type": "job-resume", "job": ALL}, "n_clicks"),
         Aside("jobs-shown", "data"),
     )
-    def watched(_: Any, cancels: list[Any], resumes: list[Any], shown: Any) -> tuple[Any, Any]:
+    def watched(_: Any, cancels: list[Any], resumes: list[Any], shown: Any) -> tuple[Any, ...]:
         asked = ctx.triggered_id
         if isinstance(asked, dict) and any([*cancels, *resumes]):
             act = engine.jobs.cancel if asked["type"] == "job-cancel" else engine.jobs.resume
             act(str(asked["job"]))
-        return _listed(engine, library, shown)
+        places = [[each["id"]["job"] for each in every] for every in ctx.outputs_list[2:]]
+        return _watched(engine, library, shown, *places)
 
 
 def _register_lists(app: dash.Dash, library: Library, engine: Engine) -> None:
@@ -170,16 +174,40 @@ def _readable(library: Library, run: str) -> HeadMap | None:
     return None
 
 
-def _listed(engine: Engine, library: Library, shown: Any) -> tuple[Any, Any]:
-    """The jobs, and what tells whether they are shown already."""
+def _watched(
+    engine: Engine, library: Library, shown: Any, times: list[str], parts: list[str]
+) -> tuple[Any, ...]:
+    """What has changed of the jobs. Only how far they are is written anew where nothing else has:
+    a list made anew would take the focus from its buttons every second.
+
+    Args:
+        times, parts: ids of the jobs whose time and progress stand on the page.
+    """
+    jobs, now = _looked(engine)
+    still = [dash.no_update] * len(times), [dash.no_update] * len(parts)
+    if now == shown:
+        return dash.no_update, dash.no_update, *still
+    if shown is None or [each[:2] for each in now] != [each[:2] for each in shown]:
+        return *_listed(engine, library, shown), *still
+    known = {job.id: (job, progress) for job, progress in jobs}
+    written = [time_of(known[id][0]) if id in known else dash.no_update for id in times]
+    drawn = [progress_of(*known[id]) if id in known else dash.no_update for id in parts]
+    return dash.no_update, now, written, drawn
+
+
+def _looked(engine: Engine) -> tuple[list[tuple[Job, Progress]], list[Any]]:
+    """The jobs as they stand, and the same in short."""
     jobs = [(job, engine.jobs.progress(job)) for job in engine.jobs.all()]
-    now = [
+    return jobs, [
         [job.id, job.state, int(job.seconds), [[s.name, s.done] for s in progress.stages]]
         for job, progress in jobs
     ]
-    if now == shown:
-        return dash.no_update, dash.no_update
-    if shown is not None and [each[:2] for each in now] != [each[:2] for each in shown]:
+
+
+def _listed(engine: Engine, library: Library, shown: Any) -> tuple[Any, Any]:
+    """The jobs, and what tells whether they are shown already."""
+    jobs, now = _looked(engine)
+    if shown is not None:
         library.refresh()
     known = {run.id for run in library.runs() if run.state == "complete"}
     listed = []
