@@ -105,6 +105,9 @@ def test_commands_to_copy_are_one_command(runs: Path) -> None:
     )
     shown = texts(effects_card(library, Asked(), State(run=id_, head="L0H0")))
     assert "headscope effects 'x; touch gone' --task" in shown
+    other = a_run(runs / "a b")
+    tests = texts(page(Library.of([runs]), "/tests", f"?run={other}"))
+    assert "headscope validate 'runs/a b' --role" in tests
 
 
 def test_a_run_page_has_all_that_filters_need(runs: Path) -> None:

@@ -1,6 +1,7 @@
 """Evals and validations: what was claimed, by which numbers, beside which baselines."""
 
 from base64 import b64encode
+from shlex import quote
 from typing import Any
 
 import dash
@@ -144,5 +145,5 @@ def _none(library: Library, state: State) -> Component:
         "No tests yet.",
         "A validation ablates the heads that a scan found and asks whether it matters, beside "
         "random heads. Make one, in a few minutes:",
-        html.Pre(f"headscope validate {name} --role retrieval --k 5 --part answer"),
+        html.Pre(f"headscope validate {quote(name)} --role retrieval --k 5 --part answer"),
     )
