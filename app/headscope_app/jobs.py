@@ -206,9 +206,13 @@ class Jobs:
                 code = 0 if printed.rstrip().endswith(b"}") else None
         said = Log(self._file(job.id, "log")).read().said
         state, told = _end(code, said)
-        return self._keep(
-            job.model_copy(update={"state": state, "told": told, "ended": time.time()})
-        )
+        ended = max(job.begun, self._last_words(job))
+        return self._keep(job.model_copy(update={"state": state, "told": told, "ended": ended}))
+
+    def _last_words(self, job: Job) -> float:
+        """When it last wrote: nobody may have looked at the page for hours after its end."""
+        written = [self._file(job.id, ending) for ending in ("out", "log")]
+        return max((path.stat().st_mtime for path in written if path.exists()), default=time.time())
 
     def _ended_by_us(self, job: Job, state: JobState) -> Job:
         self._end_group(job)

@@ -133,6 +133,18 @@ def test_a_killed_scan_says_so(jobs: Jobs, task: Scan, root: Path) -> None:
     assert "killed (SIGKILL), perhaps for lack of memory" in job.told
 
 
+def test_a_job_took_until_its_last_words_however_late_they_are_read(
+    jobs: Jobs, task: Scan, root: Path
+) -> None:
+    job = jobs.scan(replace(task, probes=("nothing",)), "late", root)
+    assert soon(lambda: job.process() is None)
+    for ending in ("out", "log"):
+        os.utime(jobs.place / f"{job.id}.{ending}", (job.begun + 7, job.begun + 7))
+    seen = ended(jobs, job)
+    assert seen.state == "failed"
+    assert seen.seconds == pytest.approx(7, abs=0.01)
+
+
 @pytest.mark.parametrize(
     ("probes", "model", "said"),
     [
