@@ -46,8 +46,12 @@ def bars(quiet: bool, told: Literal["bars", "json"] = "bars") -> Iterator["Bars 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=quiet) as progress:
+    progress = Progress(*columns, console=err, disable=quiet)
+    try:
         yield Bars(progress)
+    finally:
+        if progress.tasks:  # one that never began would end with an empty line
+            progress.stop()
 
 
 class Bars:
@@ -58,6 +62,7 @@ class Bars:
 
     def family(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
+            self._progress.start()
             self._tasks[name] = self._progress.add_task(name, total=total)
         self._progress.update(self._tasks[name], completed=done)
 

@@ -123,6 +123,18 @@ def test_scan_prints_its_table_and_says_where_it_saved(run: str, model: str, pro
     assert f"headscope report {run}" in out
 
 
+def test_a_scan_of_few_prompts_says_what_its_intervals_are_worth(
+    model: str, tmp_path: Path
+) -> None:
+    own, said = tmp_path / "own.jsonl", "fewer than 6 prompts count"
+    own.write_text("\n".join(json.dumps({"text": f"<s> w1{i} w12 w13 w14"}) for i in range(6)))
+    args = ("scan", model, "--probes", "sink", "--prompts", own)
+    code, _, err = headscope(*args, "--samples", "5", "--out", tmp_path / "five")
+    assert (code, said in err) == (0, True), err
+    code, _, err = headscope(*args, "--out", tmp_path / "six")
+    assert (code, said in err) == (0, False), err
+
+
 def test_json_is_all_there_is_on_stdout(run: str, model: str, prompts: str) -> None:
     args = ("--probes", "retrieval,needle_mass,sink", "--prompts", prompts, "--out", run, "--json")
     for command in (
@@ -331,7 +343,10 @@ def test_a_run_s_own_json_is_a_config(run: str, model: str, tmp_path: Path) -> N
         (("scan", "MODEL", "--lengths", "12,x"), "--lengths"),
         (("scan", "MODEL", "--lengths", "0"), "positive"),
         (("scan", "MODEL", "--lengths", "9000", "--probes", "needle_mass"), "do not fit"),
-        (("scan", "MODEL", "--prompts", "none.jsonl"), "none.jsonl"),
+        (
+            ("scan", "no/such-model", "--prompts", "none.jsonl"),
+            "The prompts in 'none.jsonl' cannot be read: No such file or directory.",
+        ),
         (("scan", "MODEL", "--dtype", "int3"), "is no dtype"),
         (("scan", "--config", "none.json"), "none.json"),
         (("show", "nowhere"), "no run folder nowhere"),
@@ -364,6 +379,7 @@ def test_mistakes_are_one_sentence_and_exit_code_two(
     assert code == 2
     assert out == ""
     assert message in err
+    assert err.splitlines()[0].strip()  # progress that never began leaves no empty line
     assert err.strip().splitlines()[-1].startswith("headscope: ")
     assert "Traceback" not in err
 

@@ -192,7 +192,7 @@ def test_own_prompts_are_read(tmp_path: Path) -> None:
         ({"spans": {}}, "text field required"),
         ({"text": "a", "unknown": 1}, "unknown"),
         ({"text": "a b a", "spans": {"x": "a"}}, "stands 2 times"),
-        ({"text": "a b", "spans": {"x": "c"}}, "stands 0 times"),
+        ({"text": "a b", "spans": {"x": "c"}}, "does not stand in the text"),
         ({"text": "a b", "spans": {"x": [2, 9]}}, "outside the text"),
         ({"text": "a b", "spans": {"x": [1]}}, "line 1"),
         ("", "holds no prompts"),

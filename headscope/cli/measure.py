@@ -52,9 +52,11 @@ def scan(
     """Score every head of a model and save the head map; continues a scan that was cut off."""
     from headscope import terminal
     from headscope.config import ScanConfig, as_integers, as_names
+    from headscope.evals.statistics import least_prompts
     from headscope.loading import load
     from headscope.model import short_name
     from headscope.planning import choose
+    from headscope.prompts.jsonl import Jsonl
     from headscope.scanning import scan as run_scan
 
     plan = ScanConfig.read(config) if config is not None else ScanConfig()
@@ -76,6 +78,8 @@ def scan(
         raise HeadscopeError(f"--out takes a folder, and {folder} is a file.")
     # A mistake in these is said before a model is fetched and opened.
     choose(plan.probes, plan.prompts, plan.lengths, plan.samples, plan.seed, training)
+    if plan.prompts is not None:
+        Jsonl(path=str(plan.prompts)).lines()
     opened = load(
         plan.model_spec,
         backend=plan.backend,
@@ -106,6 +110,12 @@ def scan(
             if not all(family.accepted):
                 answered = f"{sum(family.accepted)} of {len(family.accepted)} prompts"
                 terminal.err.print(f"{key}: the model answered {answered}; only those count.")
+        least = least_prompts()
+        few = [key for key, each in head_map.info.families.items() if sum(each.accepted) < least]
+        if few and (plan.samples is not None or plan.prompts is not None):
+            terminal.err.print(
+                f"{', '.join(few)}: fewer than {least} prompts count, so that intervals say little."
+            )
         for name, reason in head_map.info.left_out.items():
             terminal.err.print(f"{name} is left out: {reason}")
         for sentence in head_map.info.model.windows():

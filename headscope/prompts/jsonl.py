@@ -43,10 +43,15 @@ class Line(BaseModel):
                 continue
             inside = name == "answer" and "needle" in found
             where = found["needle"] if inside else (0, len(self.text))
-            count = self.text[slice(*where)].count(span)
-            if not span or count != 1:
+            place = "the needle" if inside else "the text"
+            count = self.text[slice(*where)].count(span) if span else 0
+            if count == 0:
                 raise ValueError(
-                    f"the span {name!r} stands {count} times in the text; give it as character "
+                    f"the span {name!r} does not stand in {place}; copy its words from there"
+                )
+            if count > 1:
+                raise ValueError(
+                    f"the span {name!r} stands {count} times in {place}; give it as character "
                     "offsets [start, end]"
                 )
             at = where[0] + self.text[slice(*where)].index(span)
@@ -112,9 +117,8 @@ class Jsonl(PromptFamily):
             # Other ends of line, such as U+2028, may stand within a JSON string.
             text = Path(self.path).read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise HeadscopeError(
-                f"The prompts in {self.path!r} cannot be read: {error}."
-            ) from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise HeadscopeError(f"The prompts in {self.path!r} cannot be read: {why}.") from error
         lines = [(i, raw) for i, raw in enumerate(text.split("\n"), 1) if raw.strip()]
         if not lines:
             raise HeadscopeError(f"{self.path} holds no prompts.")
