@@ -114,7 +114,9 @@ class View:
         """How many heads have which primary role, in words."""
         counts = {role: self.count(role) for role in self.rules}
         parts = [f"{n} {words(role)}" for role, n in counts.items() if n]
-        return ", ".join([*parts, f"{self.count('')} without a role"])
+        if none := self.count(""):
+            parts.append(f"{none} without a role")
+        return f"by their first role {', '.join(parts)}"
 
 
 def _unknown_last(value: float) -> tuple[bool, float]:
