@@ -86,7 +86,7 @@ def make_app(
 
 
 def _route(app: dash.Dash, library: Library) -> None:
-    """From the address to the page; what happens in the browser alone is in assets/headscope.js."""
+    """From the address to the page; what happens in the browser alone is in assets/."""
     app.clientside_callback(
         ClientsideFunction("headscope", "address"),
         Output("state", "data"),

@@ -8,7 +8,6 @@ from headscope.viz.palette import Marker
 from headscope.viz.themes import SURFACE, Inks
 
 DASHES: dict[Dashes, str | None] = {"solid": None, "dashed": "5 3", "dotted": "1.5 3"}
-_ROUND = 7.0
 
 
 def shape(marker: Marker, x: float, y: float, size: float) -> str:
