@@ -189,8 +189,10 @@ def serve(
     name = "localhost" if host in LOCAL else f"[{host}]" if ":" in host else host
     asked = f"?token={quote(token, safe='')}" if token else ""
     print(f"headscope app: http://{name}:{server.port}/{asked} (Ctrl-C stops it)", flush=True)
-    # Being told to end is being interrupted: what was started ends too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Being told to end is being interrupted: what was started ends too. A shell's background jobs
+    # begin with interrupts ignored.
+    for sent in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sent, signal.default_int_handler)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
