@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from commanding import headscope
 from organisms import rope_organism
 
-from headscope import cli
 from headscope.errors import HeadscopeError
 
 
@@ -67,52 +67,6 @@ def tested(prompts: str, tmp_path: Path) -> str:
     lines = Path(prompts).read_text().splitlines()
     own.write_text("\n".join(line.replace("w1", "w2") for line in lines))
     return str(own)
-
-
-def headscope(*args: Any) -> tuple[int, str, str]:
-    """Run a command in this process; (exit code, stdout, stderr)."""
-    import contextlib
-    import io
-
-    out, err = io.StringIO(), io.StringIO()
-    argv, sys.argv = sys.argv, ["headscope", *map(str, args)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                cli.main()
-                code = 0
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-    finally:
-        sys.argv = argv
-    return code, out.getvalue(), err.getvalue()
-
-
-def test_help_is_quick_and_loads_no_torch() -> None:
-    code = (
-        "import sys; sys.argv = ['headscope', '--help']\n"
-        "from headscope.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
-    )
-    start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "scan" in done.stdout
-    assert time.perf_counter() - start < 5  # a wide net: benchmarks hold it to half a second
-
-
-def test_a_missing_run_is_said_before_anything_heavy_is_imported() -> None:
-    code = (
-        "import sys; sys.argv = ['headscope', 'validate', 'nowhere']\n"
-        "from headscope.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    print(stop.code)\n"
-        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "2"
-    assert done.stderr == "headscope: There is no run folder nowhere.\n"
 
 
 def test_scan_prints_its_table_and_says_where_it_saved(run: str, model: str, prompts: str) -> None:

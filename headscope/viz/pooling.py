@@ -43,16 +43,6 @@ def restored(shades: np.ndarray) -> np.ndarray:
     return (shades / 255.0) ** 2
 
 
-def pooled_image(weights: np.ndarray, most: int = MOST) -> np.ndarray:
-    """A pattern as a uint8 image of at most `most` cells on a side; see `quantised`.
-
-    Raises:
-        HeadscopeError: it is no matrix, or is empty.
-    """
-    checked(weights)
-    return quantised(max_pool(weights, square(max(weights.shape), most)))
-
-
 def checked(weights: np.ndarray) -> np.ndarray:
     """A pattern as float32.
 

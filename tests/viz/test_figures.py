@@ -33,7 +33,7 @@ from headscope.viz.marks import Cells, Dots, Line, Look
 from headscope.viz.outlining import edges, inside
 from headscope.viz.palette import SERIES, SURFACE, Pair, contrast
 from headscope.viz.panel import Axis, Panel
-from headscope.viz.pooling import max_pool, pooled_image, quantised, restored
+from headscope.viz.pooling import max_pool, quantised, restored
 from headscope.viz.ramps import diverging, sequential, stepped
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -367,9 +367,6 @@ def test_pooling_keeps_the_highest() -> None:
     assert pooled[0, 0] == np.nanmax(weights[:4, :4])
     assert pooled[2, 2] == weights[8:, 8:].max()
     assert max_pool(weights, 1) is weights
-    image = pooled_image(np.tri(2000) / 2000, 512)
-    assert image.shape == (500, 500)
-    assert image.dtype == np.uint8
     values = np.array([0.0, 1e-3, 0.5, 1.0, np.nan])
     np.testing.assert_allclose(restored(quantised(values))[:4], values[:4], atol=4e-3)
 
