@@ -57,7 +57,8 @@ def graph(
         picks: "map" or "scatter" where heads are chosen on it.
         bar: whether plotly's tools show where the pointer is over it.
     """
-    config: Any = {**_CONFIG, "displayModeBar": "hover" if bar else False}
+    # Over a map the tools would lie on its last heads, and a box selects there.
+    config: Any = {**_CONFIG, "displayModeBar": "hover" if bar and picks != "map" else False}
     if picks:
         config["doubleClick"] = False  # opens the head
     inner = dcc.Graph(
