@@ -98,7 +98,7 @@ def _verdict(view: View, up: str, across: str) -> str:
         return f"They cannot be compared ({row['note']})."
     return (
         f"Rank correlation {row['spearman']:+.2f} over {found.heads} heads. Of the best {found.k} "
-        f"of each, {row['overlap']:g} are the same; chance would give {found.chance:.2f} "
+        f"of each, {row['overlap']:.2g} are the same; chance would give {found.chance:.2f} "
         f"(p = {row['p']:.2g}, for this pair alone)."
     )
 
