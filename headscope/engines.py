@@ -193,7 +193,7 @@ def _kernel(
             return z[..., : v.shape[-1]], lse
         half = q.dtype in (torch.float16, torch.bfloat16)
         if half and bias is None and q.shape[-1] <= 256:
-            if causal and q.shape[2] >= _LONG and not _graded(q, k, v):
+            if causal and q.shape[2] >= _LONG and not _differentiated(q, k, v):
                 return whole.causal(whole.fastest(q, k, v), q, k, v, scale)
             z, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
                 q, k, v, 0.0, causal, scale=scale
@@ -233,12 +233,8 @@ def _efficient(
     return z, rearrange(lse[..., : q.shape[2]], "(b k) g q -> b (k g) q", b=len(q))
 
 
-def _differentiated(q: Tensor, k: Tensor) -> bool:
-    """Whether the log-sum-exp will be differentiated, which these kernels do not."""
-    return _graded(q, k)
-
-
-def _graded(*tensors: Tensor) -> bool:
+def _differentiated(*tensors: Tensor) -> bool:
+    """Whether a gradient will be asked for: of a log-sum-exp these kernels give none."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 

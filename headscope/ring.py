@@ -3,13 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.blocks import Slots
+from headscope.kernels.heads import as_slice
 
 Need = tuple[int, int] | None  # (sink, window) in tokens; None where every key may be seen again
 
@@ -180,8 +180,6 @@ class Ring(Store):
 
 
 def _index(heads: list[int]) -> slice | Int[Tensor, " some"]:
-    """Some heads as what cuts them out: without a copy where they stand at even distances."""
-    steps = {b - a for a, b in pairwise(heads)}
-    if len(steps) < 2:
-        return slice(heads[0], heads[-1] + 1, next(iter(steps), 1))
-    return torch.tensor(heads)
+    """Some heads as what cuts them out."""
+    even = as_slice(heads)
+    return torch.tensor(heads) if even is None else even

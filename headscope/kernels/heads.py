@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -22,3 +23,9 @@ def even(heads: Sequence[int], group: int) -> list[list[int]]:
         by_kv[head // group].append(head)
     sizes = sorted({len(some) for some in by_kv.values()})
     return [[h for some in by_kv.values() if len(some) == n for h in some] for n in sizes]
+
+
+def as_slice(heads: Sequence[int]) -> slice | None:
+    """Some heads as a slice, which cuts without a copy; None where distances are not even."""
+    steps = {b - a for a, b in pairwise(heads)}
+    return slice(heads[0], heads[-1] + 1, next(iter(steps), 1)) if len(steps) < 2 else None

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from headscope.edits import kept_on
 from headscope.kernels import dense, launch
 from headscope.kernels.choice import on_its_device
 from headscope.kernels.chosen import Chosen
-from headscope.kernels.heads import even
+from headscope.kernels.heads import as_slice, even
 from headscope.kernels.plan import Chooser, Plan, Text, plan
 from headscope.kernels.tiles import Reach
 from headscope.patterns.base import Pattern
@@ -185,8 +184,6 @@ def _ahead(device: torch.device) -> torch.cuda.Stream:
 
 
 def _index(heads: tuple[int, ...], device: torch.device) -> "slice | Tensor":
-    """Some heads as what cuts them out: without a copy where they stand at even distances."""
-    steps = {b - a for a, b in pairwise(heads)}
-    if len(steps) < 2:
-        return slice(heads[0], heads[-1] + 1, next(iter(steps), 1))
-    return kept_on(heads, torch.long, device)
+    """Some heads as what cuts them out."""
+    even_slice = as_slice(heads)
+    return kept_on(heads, torch.long, device) if even_slice is None else even_slice
