@@ -129,9 +129,22 @@ def table(
             scope: dict[str, Any] = {"scope": "row"} if position == 0 else {}
             cells.append(cell(value, className=kinds[name], **scope))
         body.append(html.Tr(cells))
+    return scrolled_table(head, body, label)
+
+
+def scrolled_table(
+    head: Component, body: Sequence[Component], label: str, tall: bool = False
+) -> Component:
+    """A table in a place of its own, which keys can scroll.
+
+    Args:
+        head: its row of headers.
+        body: all other rows.
+        tall: whether it has so many rows that it scrolls up and down too.
+    """
     return html.Div(
-        html.Table([html.Thead(head), html.Tbody(body)], **attributes(aria_label=label)),
-        className="scroll",
+        html.Table([html.Thead(head), html.Tbody(list(body))], **attributes(aria_label=label)),
+        className="scroll tall" if tall else "scroll",
         tabIndex=0,
         role="region",
         **attributes(aria_label=label),

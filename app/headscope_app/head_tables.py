@@ -11,7 +11,7 @@ from headscope.explanation import Explanation
 from headscope.roles import SURE
 from headscope.scores import Scores
 from headscope.viz.view import View, words
-from headscope_app.elements import attributes, letter, shown
+from headscope_app.elements import attributes, letter, scrolled_table, shown
 
 _BINS = 28
 
@@ -59,13 +59,7 @@ def score_table(view: View, found: Explanation) -> Component:
 
 def _table(names: tuple[str, ...], body: list[Component], label: str) -> Component:
     head = html.Tr([html.Th(name, scope="col") for name in names])
-    return html.Div(
-        html.Table([html.Thead(head), html.Tbody(body)], **attributes(aria_label=label)),
-        className="scroll tall",
-        tabIndex=0,
-        role="region",
-        **attributes(aria_label=label),
-    )
+    return scrolled_table(head, body, label, tall=True)
 
 
 def _strip(score: Scores, row: dict[str, Any]) -> Component:

@@ -1,6 +1,5 @@
 """The process that plans: it has torch, and no model."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from headscope.sparsity.planner import plan, plan_by_score
 from headscope.sparsity.profile import SparseProfile, check_length
 from headscope.sparsity.recalls import LOSSES, Recalls
 from headscope_app.answering import answer
+from headscope_app.kept_files import KeptFiles
 from headscope_app.speeds import speed
 
 _KEPT = 16  # files that stay in memory
@@ -34,7 +34,7 @@ class Planner:
     """Answers requests of `headscope_app.planning`; files are read once while they stay."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+        self._files = KeptFiles(_KEPT)
 
     def handle(self, request: dict[str, Any]) -> tuple[Any, Sequence[np.ndarray]]:
         match request["do"]:
@@ -51,19 +51,7 @@ class Planner:
         raise HeadscopeError(f"Nothing here does {request['do']!r}.")
 
     def _read(self, load: Callable[[Path], _Read], path: str) -> _Read:
-        try:
-            stat = Path(path).stat()
-        except OSError as error:
-            raise HeadscopeError(
-                f"{Path(path).name} is not there any more; choose again."
-            ) from error
-        key = path, stat.st_mtime_ns, stat.st_size
-        if key not in self._files:
-            self._files[key] = load(Path(path))
-            while len(self._files) > _KEPT:
-                self._files.popitem(last=False)
-        self._files.move_to_end(key)
-        return self._files[key]
+        return self._files.read(path, load, "choose again")
 
     def _sound(
         self, load: Callable[[Path], _Read], paths: Sequence[str]

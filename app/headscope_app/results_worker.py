@@ -2,7 +2,6 @@
 
 import importlib
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import pandas as pd
 from headscope.errors import HeadscopeError
 from headscope.heads import parse_head
 from headscope_app.answering import answer
+from headscope_app.kept_files import KeptFiles
 from headscope_app.result_charts import charts
 
 _KEPT = 32
@@ -33,7 +33,7 @@ class Results:
     """Answers requests of `headscope_app.results`; files are read once while they stay."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+        self._files = KeptFiles(_KEPT)
 
     def handle(self, request: dict[str, Any]) -> tuple[Any, Sequence[np.ndarray]]:
         match request["do"]:
@@ -47,20 +47,7 @@ class Results:
     def _read(self, kind: str, path: str) -> Any:
         if kind not in _READERS:
             raise HeadscopeError(f"Results of the kind {kind!r} are not shown here.")
-        try:
-            stat = Path(path).stat()
-        except OSError as error:
-            raise HeadscopeError(
-                f"{Path(path).name} is not there any more; go back to the list."
-            ) from error
-        key = path, stat.st_mtime_ns, stat.st_size
-        if key not in self._files:
-            module, name = _READERS[kind].rsplit(".", 1)
-            self._files[key] = getattr(importlib.import_module(module), name).load(path)
-            while len(self._files) > _KEPT:
-                self._files.popitem(last=False)
-        self._files.move_to_end(key)
-        return self._files[key]
+        return self._files.read(path, lambda file: _loaded(kind, file), "go back to the list")
 
     def _of_head(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         """What results of the same weights say about a head; files that cannot be read do not."""
@@ -73,6 +60,11 @@ class Results:
             if found.fingerprint == request["fingerprint"]:
                 rows += [row | {"id": given["id"]} for row in _about(given["kind"], found, head)]
         return rows
+
+
+def _loaded(kind: str, path: Path) -> Any:
+    module, name = _READERS[kind].rsplit(".", 1)
+    return getattr(importlib.import_module(module), name).load(path)
 
 
 def _about(kind: str, found: Any, head: tuple[int, int]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from dash.development.base_component import Component
 
 from headscope.errors import HeadscopeError
 from headscope.viz.view import words
-from headscope_app.elements import attributes, card, heading, link, notice, shown
+from headscope_app.elements import attributes, card, heading, link, notice, scrolled_table, shown
 from headscope_app.engine import engine_of
 from headscope_app.library import Library
 from headscope_app.listing import KINDS, Place
@@ -104,13 +104,7 @@ def _numbers(title: str, rows: list[dict[str, Any]]) -> Component:
                 value = [value, html.Span(f" [{ends[0]:.3f}, {ends[1]:.3f}]", className="few")]
             cells.append((html.Td if i else html.Th)(value, className=kinds[column]))
         body.append(html.Tr(cells))
-    return html.Div(
-        html.Table([html.Thead(head), html.Tbody(body)], **attributes(aria_label=title)),
-        className="scroll tall",
-        tabIndex=0,
-        role="region",
-        **attributes(aria_label=title),
-    )
+    return scrolled_table(head, body, title, tall=True)
 
 
 def _kind(values: list[Any]) -> str | None:
