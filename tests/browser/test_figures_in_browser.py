@@ -11,11 +11,6 @@ from charted import TOKENS, large_map, some_patterns
 
 from headscope.viz import figures
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-if not CHROMIUM.exists():
-    pytest.skip(f"needs {CHROMIUM}; last result in benchmarks/results", allow_module_level=True)
-
 
 @pytest.fixture
 def tab(chromium: Any) -> Iterator[Any]:

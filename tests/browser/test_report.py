@@ -9,11 +9,6 @@ from made_up import HOSTILE, a_map, a_validation
 
 from headscope.viz import write_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-if not CHROMIUM.exists():
-    pytest.skip(f"needs {CHROMIUM}; last result in benchmarks/results", allow_module_level=True)
-
 
 @pytest.fixture
 def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
