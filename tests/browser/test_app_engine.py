@@ -132,6 +132,35 @@ def test_a_model_that_is_gone_is_said(tab: Any, root: Path, engine: tuple[str, E
     tab.locator("#title").wait_for()
 
 
+def test_no_model_is_opened_before_it_is_asked_for(
+    tab: Any, root: Path, engine: tuple[str, Engine]
+) -> None:
+    tab.goto(engine[0] + head_page(root, "gone"))
+    tab.locator("#pattern-out").get_by_text("opening it takes a moment").wait_for()
+    tab.wait_for_load_state("networkidle")
+    assert "opening it takes a moment" in tab.locator("#pattern-out").inner_text()
+
+
+def test_heads_are_gone_through_while_a_pattern_takes_long(
+    tab: Any, root: Path, engine: tuple[str, Engine]
+) -> None:
+    tab.goto(engine[0] + head_page(root, "real", "L0H0"))
+    ask(tab, words(12))
+    tab.locator("#pattern .heatmaplayer image").wait_for()
+    pid = engine[1].live.worker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        keys = [*["ArrowDown"] * 4, "ArrowRight", *["ArrowUp"] * 4]
+        heads = ["L0H1", "L0H2", "L0H3", "L0H4", "L1H4", "L1H3", "L1H2", "L1H1", "L1H0"]
+        for key, head in zip(keys, heads, strict=True):  # more than a browser asks for at once
+            tab.keyboard.press(key)
+            tab.locator("#title", has_text=head).wait_for()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    tab.get_by_label("Attention of L1H0").locator(".heatmaplayer image").wait_for()
+
+
 def test_a_killed_worker_is_said_and_replaced(
     tab: Any, root: Path, engine: tuple[str, Engine]
 ) -> None:

@@ -13,6 +13,15 @@ from made_up import HOSTILE, a_map
 from browser.legible import NAMELESS, UNREADABLE
 from headscope.headmap import HeadMap
 
+# Counts what a page asks for and has no answer to yet.
+_COUNTING = """
+window.asking = 0;
+const { fetch } = window;
+window.fetch = (...given) => {
+  window.asking += 1;
+  return fetch(...given).finally(() => { window.asking -= 1; });
+};
+"""
 SHAPE = {"layers": 6, "heads": 8, "kv_heads": 2}
 
 
@@ -44,10 +53,16 @@ def address(served: Callable[[Path], str], folder: Path, run: str, other: str) -
 @pytest.fixture(scope="module")
 def window(chromium: Any) -> Iterator[Any]:
     """One for all tests here, so that scripts are loaded once."""
-    context = chromium.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(30_000)
+    context = new_window(chromium)
     yield context
     context.close()
+
+
+def new_window(chromium: Any) -> Any:
+    context = chromium.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(30_000)
+    context.add_init_script(_COUNTING)
+    return context
 
 
 @pytest.fixture
@@ -81,7 +96,13 @@ def open_map(tab: Any, url: str, graph: str = "map") -> None:
 
 
 def settled(tab: Any) -> None:
-    tab.wait_for_load_state("networkidle")
+    """Wait until nothing is asked for and nothing moves; "networkidle" is reached once a page."""
+    seen, still = "", 0
+    while still < 4:
+        tab.wait_for_timeout(60)
+        now = tab.evaluate("[asking, scrollY, document.documentElement.scrollHeight].join()")
+        still = still + 1 if now == seen and now.startswith("0,") else 0
+        seen = now
 
 
 def place(tab: Any, layer: int, head: int, graph: str = "map") -> tuple[float, float]:
@@ -315,7 +336,7 @@ def test_10_000_quick_clicks(on_map: Any) -> None:
 
 
 def test_two_browsers_have_each_their_own(chromium: Any, address: str, run: str) -> None:
-    contexts = [chromium.new_context() for _ in range(2)]
+    contexts = [new_window(chromium) for _ in range(2)]
     tabs = [context.new_page() for context in contexts]
     for tab in tabs:
         open_map(tab, f"{address}/run?run={run}")
@@ -365,9 +386,12 @@ def test_every_page_at_900_px(path: str, tab: Any, address: str, run: str, other
     assert tab.evaluate("document.documentElement.scrollWidth") <= 900
     assert tab.evaluate(NAMELESS) == []
     assert tab.evaluate(UNREADABLE) == []
-    tab.keyboard.press("t")
+    tab.locator("#copy-link").focus()
+    with tab.expect_response(lambda answer: "main.children" in (answer.request.post_data or "")):
+        tab.keyboard.press("t")
     tab.wait_for_url("**theme=dark")
     settled(tab)
     assert tab.evaluate(UNREADABLE) == []
     tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.id") == "toggle-theme"
     assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"

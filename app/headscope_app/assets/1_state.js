@@ -4,11 +4,14 @@
   "use strict";
   const STILL = 90; // ms without a change after which the server is asked
   const WRITTEN = 250; // ms between changes of the address: browsers refuse more than some a second
+  const READ = 400; // ms after a page without graphs is there, for it to be painted
   const THEMES = ["light", "dark"];
 
   const hs = { seen: null, keys: {}, hears: new Set(), pages: new Set() };
   window.headscope = hs;
   let asking = 0, writing = 0;
+  let at = null; // the page that is on the screen
+  let focused = ""; // the id of what had the focus last
 
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const system = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -23,11 +26,14 @@
   hs.get = (key) => new URLSearchParams(hs.seen ? hs.seen.search : location.search).get(key) || "";
   hs.list = (key) => hs.get(key).split(",").filter(Boolean);
 
-  /* What makes a page another one, which the server then lays out anew. */
-  function identity(seen) {
+  /* What makes a page another one. */
+  function placeOf(seen) {
     const query = new URLSearchParams(seen.search);
-    return JSON.stringify([seen.path, seen.theme, ...(hs.keys[seen.path] || []).map((k) => query.get(k))]);
+    return JSON.stringify([seen.path, ...(hs.keys[seen.path] || []).map((k) => query.get(k))]);
   }
+
+  /* What the server lays out anew. */
+  const identity = (seen) => `${seen.theme} ${placeOf(seen)}`;
 
   function withChanges(search, changes) {
     const query = new URLSearchParams(search);
@@ -128,6 +134,8 @@
     hs.change(changes, target.tagName === "SELECT");
   });
 
+  document.addEventListener("focusin", ({ target }) => { focused = target.id; });
+
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a.go");
     if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
@@ -181,7 +189,7 @@
       hs.seen = seen;
       hs.shown = identity(seen);
       if (!another) for (const hear of hs.hears) hear();
-      if (first) setTimeout(fetchPlotly, 50);
+      if (first && seen.path !== "/") setTimeout(fetchPlotly, 50);
       return [seen, another ? seen : none()];
     },
     arrived() {
@@ -189,9 +197,16 @@
         showControls();
         const title = document.getElementById("title");
         document.title = title ? `${title.textContent} · headscope` : "headscope";
-        if (title && hs.arrivals++) title.focus({ preventScroll: true });
-        if (hs.arrivals > 1) window.scrollTo(0, 0);
+        const place = placeOf(hs.seen);
+        if (at !== null && at !== place) {
+          title?.focus({ preventScroll: true });
+          window.scrollTo(0, 0);
+        } else if (document.activeElement === document.body && focused) {
+          document.getElementById(focused)?.focus({ preventScroll: true }); // new, as its colours are
+        }
+        at = place;
         for (const page of hs.pages) page();
+        setTimeout(fetchPlotly, READ); // where it is not there yet: for the page after this one
       });
       return none();
     },
@@ -203,5 +218,4 @@
       return false;
     },
   };
-  hs.arrivals = 0;
 })();

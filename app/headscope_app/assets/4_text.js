@@ -3,6 +3,7 @@
   "use strict";
   let shown = null; // {window, factor, rows}: see pattern_view.for_browser
   let held = null; // the token that was clicked on
+  const lane = Math.random().toString(36).slice(2); // this tab: its last question takes the place of those before
 
   const tokens = () => document.querySelectorAll("[data-token]");
 
@@ -53,7 +54,11 @@
   });
 
   Object.assign(window.dash_clientside.headscope, {
-    ask: (clicks, text, chat) => ({ text: text || " ", chat: Boolean(chat && chat.length), at: clicks }),
+    /* Arriving is not asking, though Dash calls this then too: the model is opened for nobody else. */
+    ask: (clicks, text, chat) =>
+      clicks
+        ? { text: text || " ", chat: Boolean(chat && chat.length), at: clicks, lane }
+        : window.dash_clientside.no_update,
     text(given) {
       shown = given;
       held = null;

@@ -1,6 +1,5 @@
 """One head: its scores among all heads, why it has its roles, and what it does on any text."""
 
-from secrets import token_hex
 from typing import Any
 
 import dash
@@ -120,10 +119,9 @@ def register(app: dash.Dash, library: Library) -> None:
         Input("asked", "data"),
         Input("zoom", "data"),
         Aside("of-page", "data"),
-        Aside("lane", "data"),
     )
-    def seen(asked: Any, zoom: Any, page: dict[str, Any], lane: str) -> tuple[Any, Any]:
-        return _seen(library, live, asked, zoom, State.of(page), lane)
+    def seen(asked: Any, zoom: Any, page: dict[str, Any]) -> tuple[Any, Any]:
+        return _seen(library, live, asked, zoom, State.of(page))
 
     @app.callback(
         Output("zoom", "data"),
@@ -146,9 +144,7 @@ def register(app: dash.Dash, library: Library) -> None:
         return effects_card(library, results, State.of(page))
 
 
-def _seen(
-    library: Library, live: Live, asked: Any, zoom: Any, state: State, lane: str
-) -> tuple[Any, Any]:
+def _seen(library: Library, live: Live, asked: Any, zoom: Any, state: State) -> tuple[Any, Any]:
     """The pattern of the current head on the text that was asked about, or what prevents it."""
     if not asked or not asked.get("text"):
         hint = "The pattern is computed here, by the model of the run; opening it takes a moment."
@@ -160,9 +156,8 @@ def _seen(
     try:
         subject = Subject.of_run(view.head_map.info)
         layer, head = parse_head(state.head)
-        answer = live.pattern(
-            subject, asked["text"], layer, head, window, chat=bool(asked.get("chat")), lane=lane
-        )
+        chat, lane = bool(asked.get("chat")), str(asked.get("lane", ""))
+        answer = live.pattern(subject, asked["text"], layer, head, window, chat=chat, lane=lane)
     except Superseded:
         raise dash.exceptions.PreventUpdate from None
     except HeadscopeError as error:
@@ -229,7 +224,6 @@ def _pattern(state: State) -> Component:
         html.Div(id="pattern-out"),
         dcc.Store(id="pattern-data"),
         dcc.Store(id="zoom"),
-        dcc.Store(id="lane", data=token_hex(8)),
     )  # fmt: skip
 
 
