@@ -15,10 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 FOLDER = Path(__file__).parent
+TRANSPORT = "tcp" if sys.platform == "win32" else "ipc"  # what no other user of the machine hears
 WITH = ("torch", "transformers", "numpy")
 
 
@@ -27,7 +29,8 @@ def execute(path: Path, out: Path, small: bool) -> float:
     notebook = nbformat.read(path, as_version=4)
     os.environ["HEADSCOPE_SMALL"] = "1" if small else ""
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
+    kernel = AsyncKernelManager(kernel_name="python3", transport=TRANSPORT)
+    NotebookClient(notebook, kernel, timeout=900).execute()
     seconds = time.perf_counter() - start
     notebook.metadata["headscope"] = {
         "small": small,

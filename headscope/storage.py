@@ -82,6 +82,11 @@ def read(path: Path) -> bytes:
     _refuse_what_is_no_file(path)  # reading a pipe would wait for whoever writes to it
     try:
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise HeadscopeError(
+            f"{path} cannot be read: there is no such file; check its name, and that the folder "
+            "it was in is whole."
+        ) from error
     except OSError as error:
         raise HeadscopeError(
             f"{path} cannot be read ({error.strerror}); is {path.parent} a folder that headscope "

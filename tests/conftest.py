@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when its client is imported
 
 import kernels_under_test  # noqa: F401  before transformers imports Triton
 import pytest
+import shape_checks  # noqa: F401  before headscope is imported
 import torch
 from tiny import CONFIGS, tiny_model, tiny_tokenizer
 

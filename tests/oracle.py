@@ -20,23 +20,15 @@ class Dense:
 
 def visible(a: Attention) -> Tensor:
     """Visibility pair by pair, from the definition."""
-    batch, heads, n_q, n_k = a.q.shape[0], a.q.shape[1], a.q.shape[2], a.k.shape[2]
-    group = heads // a.k.shape[1]
-    seen = torch.zeros(batch, heads, n_q, n_k, dtype=torch.bool)
-    for b in range(batch):
-        for h in range(heads):
-            for i in range(n_q):
-                for j in range(n_k):
-                    query = int(a.query_positions[b, i])
-                    per_head = a.key_positions.ndim == 3
-                    key = int(a.key_positions[b, h // group, j] if per_head else
-                              a.key_positions[b, j])  # fmt: skip
-                    ok = 0 <= key <= query
-                    if a.window is not None:
-                        ok = ok and query - key < a.window
-                    if a.chunk is not None:
-                        ok = ok and query // a.chunk == key // a.chunk
-                    seen[b, h, i, j] = ok
+    heads, kv_heads = a.q.shape[1], a.k.shape[1]
+    query = a.query_positions[:, None, :, None]
+    by_head = a.key_positions if a.key_positions.ndim == 3 else a.key_positions[:, None]
+    key = by_head.expand(-1, kv_heads, -1).repeat_interleave(heads // kv_heads, 1)[:, :, None]
+    seen = (key >= 0) & (key <= query)
+    if a.window is not None:
+        seen &= query - key < a.window
+    if a.chunk is not None:
+        seen &= query // a.chunk == key // a.chunk
     return seen if a.mask is None else seen & a.mask
 
 

@@ -136,8 +136,17 @@ def test_validate_and_report(run: str, tested: str, tmp_path: Path) -> None:
     assert len(list((copy / "validations").iterdir())) == 2
     code, out, err = headscope("report", copy)
     assert code == 0, err
-    assert (copy / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    alone = (copy / "report.html").read_text(encoding="utf-8")
+    assert alone.startswith("<!doctype html>")
     assert str(copy / "report.html") in out
+    both = tmp_path / "both.html"
+    code, out, err = headscope("report", copy, "--beside", run, "--out", both)
+    assert (code, err) == (0, "")
+    assert len(both.read_text(encoding="utf-8")) > len(alone)
+    code, _, err = headscope("report", copy, "--beside", tmp_path, "--out", tmp_path / "none.html")
+    assert code == 2
+    assert str(tmp_path) in err
+    assert not (tmp_path / "none.html").exists()
 
 
 def test_another_validation_gets_a_file_of_its_own(run: str, tested: str, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def _job(job: Job, progress: Progress, href: str) -> Component:
                     html.Span(
                         time_of(job), id={"type": "job-time", "job": job.id}, className="few"
                     ),
-                    html.Div(_buttons(job), className="tools"),
+                    html.Div(_buttons(job, progress), className="tools"),
                 ],
                 className="job-head",
             ),
@@ -81,10 +81,11 @@ def progress_of(job: Job, progress: Progress) -> list[Component]:
     ]
 
 
-def _buttons(job: Job) -> list[Component]:
+def _buttons(job: Job, progress: Progress) -> list[Component]:
     if job.state == "running":
         return [_button("cancel", "Cancel", job)]
-    return [_button("resume", "Go on", job)] if job.resumable else []
+    told = "Go on" if progress.share > 0 else "Try again"
+    return [_button("resume", told, job)] if job.resumable else []
 
 
 def _button(what: str, told: str, job: Job) -> Component:

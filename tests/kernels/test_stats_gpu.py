@@ -46,19 +46,20 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "wide": {"heads": 2, "kv": 1, "n_queries": 1025, "n_keys": 1025, "d": 256},
     "one row": {"heads": 4, "kv": 2, "n_queries": 1, "n_keys": 4097, "first": 4096, "d": 128},
-    "single": {
-        "heads": 4, "kv": 2, "n_queries": 700, "n_keys": 700, "d": 128, "dtype": torch.float32,
-    },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", list(CASES))
-def test_answers_equal_the_reference(case: str, dtype: torch.dtype) -> None:
-    made = CASES[case]
-    if "dtype" in made and dtype == torch.float16:
-        pytest.skip("in single precision once")
-    a = on_gpu(layer(**({"dtype": dtype} | made)))
+SINGLE = {"heads": 4, "kv": 2, "n_queries": 700, "n_keys": 700, "d": 128}
+MEASURED = [
+    *((case, dtype) for case in CASES.values() for dtype in (torch.bfloat16, torch.float16)),
+    (SINGLE, torch.float32),
+]
+NAMED = [*(f"{case}-{width}" for case in CASES for width in ("bfloat16", "float16")), "single"]
+
+
+@pytest.mark.parametrize(("case", "dtype"), MEASURED, ids=NAMED)
+def test_answers_equal_the_reference(case: dict[str, Any], dtype: torch.dtype) -> None:
+    a = on_gpu(layer(**case, dtype=dtype))
     regions = {
         "first": [0], "span": slice(100, 300), "stream": Streaming(4, 64), "full": Full(),
         "odd": torch.arange(a.n_keys, device="cuda") % 3 == 1,

@@ -8,15 +8,15 @@ import pandas as pd
 from headscope.errors import HeadscopeError
 from headscope.viz import themes
 from headscope.viz.chart import Chart
-from headscope.viz.marks import Line, Look, Rule
-from headscope.viz.panel import Axis, Panel, tokens
+from headscope.viz.marks import Line, Look
+from headscope.viz.panel import Panel
+from headscope.viz.speeds import measured_on, speed_panel
 
 if TYPE_CHECKING:
     from headscope.bench.result import Bench
 
 _NOT = {"mix", "n", "layers", "dense", "ms", "speed-up", "limit", "reached"}
 OURS, LIMIT = "headscope", "tile limit"
-_BEST = Look(themes.MUTED, "none")
 
 
 def kernel_speed(found: "Bench") -> Chart:
@@ -40,13 +40,12 @@ def kernel_speed(found: "Bench") -> Chart:
         _panel(str(mix), rows.sort_values("n"), columns, looks)
         for mix, rows in table.groupby("mix", sort=False)
     )
-    where = f"{found.device}, {found.dtype}, PyTorch {found.versions.get('torch', '?')}"
     return Chart(
         "Attention of a whole text: speed-up over the best dense kernel, by length in tokens",
         panels,
         columns=min(3, len(panels)),
-        note=f"{where}. At 1 a method takes as long as the best dense kernel; the tile limit is "
-        "what would be reached if time went by the tiles that are computed.",
+        note=f"{measured_on(found)}. At 1 a method takes as long as the best dense kernel; the "
+        "tile limit is what would be reached if time went by the tiles that are computed.",
     )
 
 
@@ -56,22 +55,12 @@ def _series(names: list[str]) -> dict[str, Look]:
 
 def _panel(mix: str, rows: pd.DataFrame, columns: dict[str, str], looks: dict[str, Look]) -> Panel:
     lengths = rows["n"].to_numpy(np.float64)
-    marks = []
-    highest = 1.0
+    lines = []
     for name, column in columns.items():
         if column not in rows:
             continue
         known = [v if isinstance(v, float) else np.nan for v in rows[column]]
         values = np.array(known, np.float64)
         if np.isfinite(values).any():
-            marks.append(Line(lengths, values, looks[name], name, points=name != LIMIT))
-            highest = max(highest, float(np.nanmax(values)))
-    ticks = tuple((float(n), tokens(n)) for n in dict.fromkeys(lengths.tolist()))
-    return Panel(
-        Axis("", log=2, ticks=ticks),
-        Axis("", 0.0, 1.08 * highest),
-        (Rule(1.0, look=_BEST), *marks),
-        mix,
-        width=210.0,
-        height=160.0,
-    )
+            lines.append(Line(lengths, values, looks[name], name, points=name != LIMIT))
+    return speed_panel(mix, lengths.tolist(), lines)
