@@ -8,6 +8,7 @@ from headscope.heads import parse_head
 from headscope.scores import Scores
 from headscope.viz import themes
 from headscope.viz.chart import Chart
+from headscope.viz.curves import points_of
 from headscope.viz.marks import Line, Look, Mark
 from headscope.viz.palette import TOWARDS, Pair
 from headscope.viz.panel import Axis, Panel
@@ -27,7 +28,8 @@ def curve_cards(head_map: HeadMap, state: State) -> list[Component]:
     for number, (name, values) in enumerate(head_map.curves.items()):
         points = head_map.info.curves.get(name, "points").replace("`", "")
         own, middle = values[:, row, head], np.median(values.mean(0, dtype=np.float64), (0, 1))
-        chart = curve_chart(name, own, middle, state.head, points, head_map.info.seed)
+        x, axis = points_of(head_map, name, len(middle))
+        chart = curve_chart(name, own, middle, x, axis, state.head, points, head_map.info.seed)
         drawn = figure(chart, state.theme, _HEIGHT)
         made.append(
             card(
@@ -40,17 +42,24 @@ def curve_cards(head_map: HeadMap, state: State) -> list[Component]:
 
 
 def curve_chart(
-    name: str, own: np.ndarray, middle: np.ndarray, who: str, points: str, seed: int
+    name: str,
+    own: np.ndarray,
+    middle: np.ndarray,
+    x: np.ndarray,
+    axis: Axis,
+    who: str,
+    points: str,
+    seed: int,
 ) -> Chart:
     """One head's curve with its 95 % interval over prompts, and the median of all heads.
 
     Args:
         own: [prompt, point], the head's.
         middle: [point], of all heads.
+        x, axis: [point], where they stand, and on what.
         points: what they are, in words.
         seed: of the resamples.
     """
-    x = np.arange(1, own.shape[-1] + 1, dtype=float)
     # Points take the place of heads: the bootstrap over prompts is the same.
     low, high = Scores(own[:, None, :].astype(np.float32), "mean").interval(seed)
     marks: tuple[Mark, ...] = (
@@ -62,5 +71,5 @@ def curve_chart(
     )  # fmt: skip
     return Chart(
         f"{words(name)} of {who} by {points}",
-        (Panel(Axis(), Axis(words(name)), marks, height=_HEIGHT),),
+        (Panel(axis, Axis(words(name)), marks, height=_HEIGHT),),
     )

@@ -18,6 +18,7 @@ RunState = Literal["complete", "running", "damaged"]
 _FRESH = 0.5  # seconds that a listing is taken for true
 _KEPT = 12  # head maps and results that stay in memory
 _LARGEST = 64 * 2**20  # bytes of a run.json; more is none
+_MOST = 4 * 2**30  # bytes of all that is read of one run
 _FILES = ("run.json", "scores.safetensors", "heads.parquet", "curves.safetensors")
 
 
@@ -182,6 +183,7 @@ class Library:
                     self._kept.move_to_end(key)
                     return known[1]
             self._refuse_links(files)
+            self._refuse_what_fills_memory(path, sum(each[1] for each in stamp if each))
             try:
                 found = kind.load(path)
             except HeadscopeError as error:
@@ -198,6 +200,14 @@ class Library:
                 raise HeadscopeError(
                     f"{file.name} is a link out of the given folders, and is not read."
                 )
+
+    @staticmethod
+    def _refuse_what_fills_memory(path: Path, size: int) -> None:
+        if size > _MOST:
+            raise HeadscopeError(
+                f"{path.name} holds {size / 2**30:.1f} GiB of scores, and {_MOST / 2**30:.0f} are "
+                "read here; open it in Python, or scan with fewer samples."
+            )
 
     @staticmethod
     def _stamp(files: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:

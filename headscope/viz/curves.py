@@ -10,6 +10,7 @@ from headscope.heads import Head, label, selected_heads
 from headscope.scores import Scores
 from headscope.viz import themes
 from headscope.viz.marks import Line, Look
+from headscope.viz.panel import Axis
 
 SHOWN = 5  # heads that are drawn where none were named
 
@@ -25,6 +26,19 @@ def curve(found: HeadMap, name: str, probe: str) -> np.ndarray:
             f"This head map holds no curve {name!r}; scan with the probe {probe!r}."
         )
     return np.asarray(found.curves[name], np.float64)
+
+
+def points_of(found: HeadMap, name: str, n: int) -> tuple[np.ndarray, Axis]:
+    """Where the n points of a curve stand, and the axis that they stand on."""
+    if name == "waveform_curve":
+        reach = int(found.info.probes.get("waveform", {}).get("reach", 1024))
+        ends = [max(p + 1, round(reach ** (p / max(1, n - 1)))) for p in range(n)]
+        return np.array(ends, np.float64), Axis("distance of key and query, tokens", log=2)
+    if name == "causal_mask_bias_profile":
+        title = "place of the key, oldest to newest"
+        return (np.arange(n) + 0.5) / n, Axis(title, 0.0, 1.0)
+    titles = {"offset_curve": "tokens back", "basin_slots": "slot of the document"}
+    return np.arange(1, n + 1, dtype=np.float64), Axis(titles.get(name, ""))
 
 
 def shown(found: HeadMap, heads: Sequence[Head | str] | None, by: str) -> list[Head]:

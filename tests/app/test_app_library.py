@@ -195,6 +195,13 @@ def test_a_run_that_is_deleted_or_damaged_while_it_is_open(runs: Path) -> None:
         made.head_map(id_)
 
 
+def test_a_file_that_would_fill_the_memory_is_not_read(runs: Path) -> None:
+    id_ = a_run(runs / "one")
+    os.truncate(runs / "one" / "scores.safetensors", 5 * 2**30)  # takes no room on the disk
+    with pytest.raises(HeadscopeError, match=r"one holds 5\.0 GiB of scores"):
+        library(runs).head_map(id_)
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HeadscopeError, match=r"There is no folder .*missing; name one"):
         Library.of([tmp_path / "missing"])

@@ -8,7 +8,7 @@ from headscope.errors import HeadscopeError
 from headscope.headmap import HeadMap
 from headscope.heads import Head, label
 from headscope.viz.chart import Chart
-from headscope.viz.curves import band_note, curve, head_lines, shown
+from headscope.viz.curves import band_note, curve, head_lines, points_of, shown
 from headscope.viz.head_patterns import Patterns
 from headscope.viz.marks import Bars, Line, Look, Rule
 from headscope.viz.panel import Axis, Panel, tokens
@@ -40,16 +40,14 @@ def _of_map(found: HeadMap, heads: Sequence[Head | str] | None) -> Chart:
     notes = []
     if "offset_curve" in found.curves:
         back = curve(found, "offset_curve", "offset")
-        x = np.arange(1, back.shape[-1] + 1, dtype=np.float64)
+        x, axis = points_of(found, "offset_curve", back.shape[-1])
         lines = head_lines(found, back, x, shown(found, heads, "offset"), points=True)
-        axis = Axis("tokens back")
         panels.append(_lines(axis, "attention", tuple(lines), "Attention at one distance"))
         notes.append(band_note(back))
     if "causal_mask_bias_profile" in found.curves:
         flat = curve(found, "causal_mask_bias_profile", "causal_mask_bias")
-        x = (np.arange(flat.shape[-1]) + 0.5) / flat.shape[-1]
+        x, axis = points_of(found, "causal_mask_bias_profile", flat.shape[-1])
         lines = head_lines(found, flat, x, shown(found, heads, "offset"))
-        axis = Axis("place of the key, oldest to newest", 0.0, 1.0)
         marks = (Rule(1.0), *lines)
         panels.append(_lines(axis, "attention, of even", marks, "With every rotation taken off"))
         notes.append("Dashed at 1: even attention.")

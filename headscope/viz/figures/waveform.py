@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from headscope.headmap import HeadMap
 from headscope.heads import Head
 from headscope.viz import themes
 from headscope.viz.chart import Chart
-from headscope.viz.curves import band_note, curve, head_lines, shown
+from headscope.viz.curves import band_note, curve, head_lines, points_of, shown
 from headscope.viz.marks import Look, Rule
 from headscope.viz.panel import Axis, Panel
 
@@ -24,10 +22,10 @@ def waveform(found: HeadMap, heads: Sequence[Head | str] | None = None) -> Chart
         HeadscopeError: it was not measured, or there is no such head.
     """
     waves = curve(found, "waveform_curve", "waveform")
-    x = _distances(found, waves.shape[-1])
+    x, distance = points_of(found, "waveform_curve", waves.shape[-1])
     lines = head_lines(found, waves, x, shown(found, heads, "waveform"))
     panel = Panel(
-        Axis("distance of key and query, tokens", log=2),
+        distance,
         Axis("logit, as a share of that at distance 0"),
         (Rule(0.0, look=Look(themes.MUTED, "none", width=1.0)), *lines),
         width=520.0,
@@ -40,10 +38,3 @@ def waveform(found: HeadMap, heads: Sequence[Head | str] | None = None) -> Chart
         "norms. Where a curve is low, what stands "
         f"at that distance is hard to attend to. {band_note(waves)}",
     )
-
-
-def _distances(found: HeadMap, n: int) -> np.ndarray:
-    """Where the points of the curve stand, in tokens."""
-    reach = int(found.info.probes.get("waveform", {}).get("reach", 1024))
-    ends = [max(p + 1, round(reach ** (p / max(1, n - 1)))) for p in range(n)]
-    return np.array(ends, np.float64)
