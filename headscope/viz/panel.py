@@ -10,7 +10,9 @@ from headscope.viz.charts import Scale, plain, signed
 from headscope.viz.marks import Along, Bars, Cells, Mark, extent
 
 _ROOM = 0.05  # of the axis, beyond the outermost mark
-_CROWDED = 12.0  # px that two names need between them
+_CROWDED = 12.0  # px from one name to the next, turned or on lines of their own
+_SHORT = 3  # letters of a name that is never turned
+_LETTER, _APART = 6.5, 5.0  # px of a letter, and between two names on one line
 Tick = tuple[float, str]
 
 
@@ -81,7 +83,7 @@ class Panel:
         size = (self.width if along == "x" else self.height) if length is None else length
         if along == "y" and not axis.down:
             start, size = start + size, -size
-        return Placed(axis, Scale(first, last, start, size))
+        return Placed(axis, Scale(first, last, start, size), along == "x")
 
     def _extents(self, along: Along) -> Iterator[np.ndarray]:
         for mark in self.marks:
@@ -90,10 +92,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Placed:
-    """An axis laid out in px."""
+    """An axis laid out in px; `across` where it runs from left to right."""
 
     axis: Axis
     scale: Scale
+    across: bool
 
     def at(self, values: np.ndarray) -> np.ndarray:
         """Px of many values; NaN where a logarithmic axis has no place for one."""
@@ -110,7 +113,10 @@ class Placed:
         if axis.ticks:
             return list(axis.ticks)
         if axis.names:
-            step = _step(len(axis.names), abs(scale.width))
+            longest = max(map(len, axis.names))
+            short = self.across and longest <= _SHORT  # stands level, where words are turned
+            crowded = max(_CROWDED, _LETTER * longest + _APART) if short else _CROWDED
+            step = _step(len(axis.names), abs(scale.width), crowded)
             return [(float(i), axis.names[i]) for i in range(0, len(axis.names), step)]
         if axis.log:
             return _powers(axis.log, scale)
@@ -150,9 +156,9 @@ def _logged(axis: Axis, values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _step(n: int, room: float) -> int:
-    """Every how many names one is written."""
-    least = max(1, ceil(n * _CROWDED / max(room, 1.0)))
+def _step(n: int, room: float, crowded: float) -> int:
+    """Every how many names one is written, if they are not to be closer than `crowded` px."""
+    least = max(1, ceil(n * crowded / max(room, 1.0)))
     return next((s for s in (1, 2, 4, 5, 8, 10, 16, 20, 32, 50, 64, 100) if s >= least), least)
 
 
