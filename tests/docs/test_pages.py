@@ -116,7 +116,7 @@ def test_commands_that_change_heads_are_understood(smollm2: HeadModel) -> None:
         if text is None:
             assert name in ("patch", "rescale_concept")
         elif any(f"{field}=" in text for field in kind.files):
-            with pytest.raises(HeadscopeError, match="No such file"):
+            with pytest.raises(HeadscopeError, match="there is no such file"):
                 parsed(text, smollm2)  # trained things are read from files, made by nobody here
         else:
             assert parsed(text, smollm2)[0].name == name
