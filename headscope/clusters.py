@@ -142,8 +142,10 @@ def _grouped(space: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, float]:
     """Clusters of [head, component], numbered by size, and their silhouette."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
 
-    found = KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(space)
+    with threadpool_limits(1):  # a pass is short: on a busy machine threads wait ten times as long
+        found = KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(space)
     order = np.argsort(-np.bincount(found, minlength=k), kind="stable")
     groups = np.argsort(order)[found]
     sampled = min(_JUDGED, len(space))

@@ -13,7 +13,7 @@ from headscope.viz.markup import Markup, el, join, number
 from headscope.viz.paint import FONT, Paint, Theme
 from headscope.viz.view import Cell, View, words
 
-Tooltips = Literal["scores", "role", "none"]
+Tooltips = Literal["scores", "role", "name", "none"]
 
 _LEAST_WIDTH = 460.0
 _SCORES_UP_TO = 4_000  # of all heads: a notebook is saved with its pictures
@@ -35,8 +35,8 @@ def head_map_svg(
     Args:
         title: its heading; the model's name if left out, "" for none.
         theme: "auto" follows the reader's, light where that is not known.
-        tooltips: all scores of a head, or only its roles, which makes a third of the size, or none,
-            which makes a tenth.
+        tooltips: all scores of a head, or only its roles, which makes a third of the size, or its
+            name, or none, which makes a tenth.
         ringed: heads to draw a ring around.
     """
     heading = head_map.info.model.name if title is None else title
@@ -221,6 +221,8 @@ class Drawing:
     def _tooltip(self, cell: Cell) -> str:
         shared = f", KV head {cell.kv_head}" if self.grid.grouped else ""
         roles = ", ".join(map(words, cell.roles)) or "no role"
+        if self.tooltips == "name":
+            return cell.name
         if self.tooltips == "role":
             return f"{cell.name}{shared}: {roles}"
         scores = "\n".join(

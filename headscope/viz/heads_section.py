@@ -21,7 +21,7 @@ def map_section(view: View, tested: Collection[Head]) -> Markup:
     drawing = Drawing(
         view,
         theme="auto",
-        tooltips="scores" if few else "role",
+        tooltips="scores" if few else "name",  # the panel beside it says the rest
         ringed=tested,
         anchors=True,
         key=False,

@@ -1,14 +1,16 @@
 """Scores with their intervals, small enough for a page that holds 128,000 of them."""
 
 from base64 import b64encode
+from typing import Any
 
 import numpy as np
 
 _MOST, _NONE = 65_534, 65_535  # steps of a mean; of one that is not known
 _REACH = 255  # steps from a mean to an end of its interval
+_LETTERS = 11  # of a head and its rank in JSON; packed, a rank takes 8 / 3
 
 
-def packed(values: np.ndarray) -> dict[str, float | str]:
+def packed(values: np.ndarray) -> dict[str, Any]:
     """What the page's script takes apart again.
 
     Args:
@@ -17,8 +19,9 @@ def packed(values: np.ndarray) -> dict[str, float | str]:
     Returns:
         mean = low + step * each of `means` (base64 of little-endian uint16, 65535 for NaN), and how
         far the interval's ends are from it, reach * each of `below` and `above` (base64 of uint8).
-        `ranks` (base64 of little-endian uint16, 0 for NaN) count from 1, the highest mean: steps
-        are too coarse to tell near ones apart.
+        Ranks count from 1, the highest mean, and are those of the steps but for `others` (head ->
+        rank), means that steps are too coarse to tell apart; where that would be most heads there
+        are `ranks` instead (base64 of little-endian uint16, 0 for NaN).
     """
     mean, low, high = values.T
     known = np.isfinite(mean)
@@ -36,8 +39,16 @@ def packed(values: np.ndarray) -> dict[str, float | str]:
         "means": _text(means),
         "below": _text(below.astype(np.uint8)),
         "above": _text(above.astype(np.uint8)),
-        "ranks": _text(_ranks(mean, known)),
+        **_told(_ranks(mean, known), _ranks(means, known)),
     }
+
+
+def _told(ranks: np.ndarray, of_steps: np.ndarray) -> dict[str, Any]:
+    """Ranks in the fewest letters."""
+    others = np.flatnonzero(ranks != of_steps)
+    if len(others) * _LETTERS < len(ranks) * 8 / 3:
+        return {"others": {int(i): int(ranks[i]) for i in others}}
+    return {"ranks": _text(ranks)}
 
 
 def _ranks(mean: np.ndarray, known: np.ndarray) -> np.ndarray:

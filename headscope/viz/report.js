@@ -1,6 +1,7 @@
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("data").textContent);
+  data.roles = data.roles.map((roles) => roles.map((role) => data.names[role]));
   const cells = [...document.querySelectorAll(".cells > g")];
   const indexOf = new Map(cells.map((cell, index) => [cell, index]));
   const byName = new Map(cells.map((cell, index) => [cell.id, index]));
@@ -11,6 +12,16 @@
   const words = (text) => {
     const view = new DataView(bytes(text).buffer);
     return data.roles.map((_, i) => view.getUint16(2 * i, true));
+  };
+  const ranked = ({ means, ranks, others }) => {
+    if (ranks) return words(ranks);
+    const steps = words(means);
+    const first = new Map();
+    const downwards = steps.filter((step) => step !== 65535).sort((a, b) => b - a);
+    downwards.forEach((step, i) => first.has(step) || first.set(step, i + 1));
+    const found = steps.map((step) => first.get(step));
+    for (const [head, rank] of Object.entries(others)) found[head] = rank;
+    return found;
   };
   const unpacked = ({ low, step, reach, means, below, above }) => {
     const all = words(means);
@@ -24,7 +35,7 @@
     const given = data.scores[row.dataset.score];
     return {
       parts: unpacked(given),
-      ranks: words(given.ranks),
+      ranks: ranked(given),
       output: row.querySelector("output"),
       svg: row.querySelector("svg"),
     };

@@ -174,12 +174,14 @@ def _data(view: View) -> Markup:
     head_map = view.head_map
     common = next((role for role in view.rules if view.count(role)), None)
     best = view.leading(common)[0] if common else None
+    names = sorted({role for cell in view.cells for role in cell.roles})
     content = {
         "layers": head_map.layers,
         "heads": head_map.n_heads,
         "kvHeads": head_map.n_kv_heads,
         "start": view.cells.index(best) if best else 0,
-        "roles": [cell.roles for cell in view.cells],
+        "names": names,
+        "roles": [[names.index(role) for role in cell.roles] for cell in view.cells],
         "scores": {
             name: packed(np.array([cell.scores[name] for cell in view.cells]))
             for name in head_map.scores

@@ -119,7 +119,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
 def test_a_report_of_a_large_map_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     # One number of clusters: finding the best takes long, and the size of a page not further.
     monkeypatch.setattr(HeadMap, "clusters", lambda self: cluster(self, 4))
-    large = large_map("80x64")
+    large = large_map("80x64", 40)
     n_layers, heads = len(large.layers), large.n_heads
     rng = np.random.default_rng(0)
     points = {
@@ -162,3 +162,12 @@ def test_heads_that_pack_alike_keep_their_ranks() -> None:
     found = packed(np.column_stack([mean, mean, mean]))
     ranks = np.frombuffer(b64decode(str(found["ranks"])), "<u2")
     assert ranks.tolist() == [1, 5, 2, 0, 4, 2, 6]
+
+
+def test_few_heads_that_pack_alike_are_told_apart_one_by_one() -> None:
+    mean = np.linspace(0, 1, 50)
+    mean[20] = mean[21] + 1e-9
+    mean[30] = np.nan
+    found = packed(np.column_stack([mean, mean, mean]))
+    assert "ranks" not in found
+    assert found["others"] == {21: 29}  # the 28 of above and head 20 come before
