@@ -15,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 FOLDER = Path(__file__).parent
-TRANSPORT = "tcp" if sys.platform == "win32" else "ipc"  # what no other user of the machine hears
+# What no other user of the machine hears.
+PRIVATE = Config() if sys.platform == "win32" else Config(ConnectionFileMixin={"transport": "ipc"})
 WITH = ("torch", "transformers", "numpy")
 
 
@@ -29,8 +30,8 @@ def execute(path: Path, out: Path, small: bool) -> float:
     notebook = nbformat.read(path, as_version=4)
     os.environ["HEADSCOPE_SMALL"] = "1" if small else ""
     start = time.perf_counter()
-    kernel = AsyncKernelManager(kernel_name="python3", transport=TRANSPORT)
-    NotebookClient(notebook, kernel, timeout=900).execute()
+    client = NotebookClient(notebook, timeout=900, kernel_name="python3", config=PRIVATE)
+    client.execute()
     seconds = time.perf_counter() - start
     notebook.metadata["headscope"] = {
         "small": small,
@@ -47,7 +48,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", help="notebooks; all of them if left out")
     parser.add_argument("--small", action="store_true", help="at the sizes of CI")
-    parser.add_argument("--out", type=Path, default=FOLDER / "executed")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER / "executed", help="folder of the executed copies"
+    )
     asked = parser.parse_args()
     paths = sorted(FOLDER.glob("*.ipynb"))
     chosen = [path for path in paths if not asked.names or path.stem in asked.names]
@@ -65,7 +68,7 @@ def main() -> int:
             return 1
         total += seconds
         print(f"{seconds:6.1f} s  {path.stem}", flush=True)
-    print(f"{total:6.1f} s  in all")
+    print(f"{total:6.1f} s  in all; executed copies are in {asked.out}")
     return 0
 
 

@@ -21,6 +21,7 @@ TIES = (
     "overlap no more than at random."
 )
 _WIDTH = 100
+_NAMED = 6  # scores without a role that are named
 
 
 def as_text(shown: RenderableType) -> str:
@@ -59,7 +60,20 @@ def roles(head_map: HeadMap, k: int) -> RenderableType:
             f"sure: has the role in {SURE:.1%} of bootstrap resamples of the prompts. Where a rule "
             "takes the top or the lowest of all heads, it decides itself how many there are."
         ),
+        *_without_role(head_map),
     )
+
+
+def _without_role(head_map: HeadMap) -> list[Text]:
+    """A sentence on scores that no rule reads, which the table of roles leaves out."""
+    read = {score for rule in head_map.rules().values() for score in rule.scores}
+    others = [name for name in head_map.scores if name not in read]
+    if not others:
+        return []
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    named = ", ".join(others[:_NAMED]) + more
+    ranked = f"`headscope show RUN --score {others[0]}` ranks heads by one."
+    return [Text(f"Scored without a role: {named}; {ranked}")]
 
 
 def explanation(found: Explanation) -> RenderableType:

@@ -7,7 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
 
 from headscope import __version__, storage
 from headscope.errors import HeadscopeError
@@ -27,7 +35,7 @@ class ModelInfo(BaseModel):
     name: str
     revision: str | None
     fingerprint: str | None
-    layers: list[int] = Field(min_length=1)
+    layers: list[NonNegativeInt] = Field(min_length=1)
     n_heads: int = Field(ge=1)
     n_kv_heads: int = Field(ge=1)
     d_head: int | None = Field(ge=1)

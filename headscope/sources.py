@@ -1,6 +1,7 @@
 """Where models come from: names, folders, files and the hub, and what their readers complain of."""
 
 import json
+import os
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ def local_path(spec: str) -> Path | None:
     """
     if not spec.strip():
         raise HeadscopeError(f"Name a model: {KINDS}.")
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))  # leaves the home of somebody unknown as it is
     if path.suffix == ".gguf":
         if not path.is_file():
             raise HeadscopeError(f"There is no file {path}.")

@@ -4,18 +4,22 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_metadata
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from headscope.errors import HeadscopeError
+
+_Found = TypeVar("_Found")
 
 
 def write(path: Path, content: bytes) -> None:
@@ -159,8 +163,21 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         HeadscopeError: the file is missing or damaged.
     """
+    return _of_parquet(path, pd.read_parquet)
+
+
+def rows_in(path: Path) -> int:
+    """How many rows a parquet table has; a small file may hold so many that they fill the memory.
+
+    Raises:
+        HeadscopeError: the file is missing or damaged.
+    """
+    return _of_parquet(path, lambda content: read_metadata(content).num_rows)
+
+
+def _of_parquet(path: Path, reader: Callable[[BytesIO], _Found]) -> _Found:
     content = read(path)
     try:
-        return pd.read_parquet(BytesIO(content))
+        return reader(BytesIO(content))
     except Exception as error:  # pyarrow has no one class for what a damaged file can raise
         raise HeadscopeError(f"{path} is damaged; delete it and measure again.") from error

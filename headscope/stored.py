@@ -40,11 +40,12 @@ def read_run(folder: Path) -> tuple[RunInfo, Arrays, Arrays, pd.DataFrame]:
 
     scores = read(storage.read_arrays, "scores.safetensors")
     curves = read(storage.read_arrays, "curves.safetensors") if info.curves else {}
-    table = read(storage.read_table, "heads.parquet")
+    n = len(info.model.layers) * info.model.n_heads
+    fits = read(storage.rows_in, "heads.parquet") == n
+    table = read(storage.read_table, "heads.parquet") if fits else pd.DataFrame()
     for problem in _problems(info, scores, curves):
         raise _damaged(folder, info, problem)
-    n = len(info.model.layers) * info.model.n_heads
-    if len(table) != n or not {"layer", "head", *scores} <= {*table.columns}:
+    if not {"layer", "head", *scores} <= {*table.columns}:
         raise _damaged(folder, info, "its heads.parquet does not fit its scores")
     return info, scores, curves, table
 

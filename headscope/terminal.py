@@ -90,10 +90,10 @@ def show_evaluation(evaluation: Evaluation, by: str | None) -> None:
     out.print(printed_evals.evaluation(evaluation, by))
 
 
-def show_comparison(comparison: Comparison) -> None:
-    """Rank correlation and overlap per score."""
+def show_comparison(comparison: Comparison, first: object, second: object) -> None:
+    """Rank correlation and overlap per score of two runs."""
     table = comparison.table
-    show_frame(table, f"{comparison.first} against {comparison.second}")
+    show_frame(table, f"{first} ({comparison.first}) against {second} ({comparison.second})")
     if any(note.startswith("ties") for note in table["note"]):
         say(TIES.format(k=table["k"].max()))
 

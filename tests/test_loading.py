@@ -77,6 +77,7 @@ def test_fingerprints_tell_weights_apart(folder: Path) -> None:
         ("smolm2", "cannot be opened"),
         ("./nowhere", "no folder"),
         ("/nowhere/at/all", "no folder"),
+        ("~nosuchuser/model", "no folder"),
         ("/nowhere/model.gguf", "no file"),
         ("", "Name a model"),
         (3, "no model that headscope knows"),

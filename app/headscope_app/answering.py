@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import psutil
 
 from headscope.errors import HeadscopeError
 from headscope_app import wire
@@ -55,14 +56,24 @@ def dies_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def limit_memory(size: int) -> None:
-    """Bound what this process may allocate, in bytes, where the system can do that."""
+def limit_memory(size: int | None = None) -> int:
+    """Bound what this process may allocate, where the system can do that.
+
+    Args:
+        size: bytes; four fifths of what is free if left out.
+
+    Returns:
+        The bytes.
+    """
+    if size is None:
+        size = int(psutil.virtual_memory().available * 0.8)
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         least = size if hard == resource.RLIM_INFINITY else min(size, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (least, hard))
+    return size
 
 
 def _own_stdout() -> BinaryIO:

@@ -18,7 +18,7 @@ def filters(view: View, state: State) -> Component:
     return html.Div(
         [
             field("Find heads", search_field("L17H3, induction …  ( / )", state.search)),
-            field("Colour by  [  ]", choice("probe", scores(head_map, "role"))),
+            field("Colour by (keys [ and ])", choice("probe", scores(head_map, "role"))),
             html.Div(threshold(head_map, state), id="threshold"),
             html.Div(
                 [

@@ -1,11 +1,14 @@
 """Who may ask: this machine by its own name, or whoever holds the token."""
 
 import hmac
+import sys
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, abort, redirect, request
+from werkzeug.exceptions import HTTPException
 
 from headscope.errors import HeadscopeError
 
@@ -54,6 +57,7 @@ class Guard:
     def watch(self, server: Flask) -> None:
         server.before_request(self.admit)
         server.after_request(self.seal)
+        server.register_error_handler(Exception, refuse)
 
     def admit(self) -> Response | None:
         """Let a request in, or answer it here."""
@@ -62,8 +66,10 @@ class Guard:
         if self.host in LOCAL and _hostname(f"//{request.host}") not in LOCAL:
             abort(Response("This server answers to its own name only.", 403))
         origin = request.headers.get("Origin")
-        if origin and urlsplit(origin).netloc != request.host:
+        if origin and _place(origin) != request.host:
             abort(Response("Pages of other servers may not ask this one.", 403))
+        if request.method == "POST" and not _is_a_question():
+            abort(Response("This is no question that a page of headscope asks.", 400))
         return self._admit_by_token() if self.token is not None else None
 
     def _admit_by_token(self) -> Response | None:
@@ -94,6 +100,14 @@ class Guard:
         return response
 
 
+def refuse(error: Exception) -> Response | HTTPException:
+    """Answer what came to no callback: those say themselves what goes wrong in them."""
+    if isinstance(error, HTTPException):
+        return error
+    print(f"headscope app: {request.path} ({type(error).__name__}: {error})", file=sys.stderr)
+    return Response("There is nothing here that answers to this.", 400)
+
+
 def _cookie(token: str) -> tuple[str, str]:
     """(name, content) of the cookie that stands for a token.
 
@@ -116,3 +130,35 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _place(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _is_a_question() -> bool:
+    """Whether a request has the form that Dash's own script gives it."""
+    try:
+        body = request.get_json()
+    except RecursionError:
+        return False
+    return (
+        isinstance(body, dict)
+        and isinstance(body.get("output"), str)
+        and isinstance(body.get("outputs"), dict | list)
+        and _are_properties(body.get("inputs"))
+        and _are_properties(body.get("state", []))
+        and isinstance(body.get("changedPropIds", []), list)
+    )
+
+
+def _are_properties(given: Any) -> bool:
+    """Objects, and lists of objects where a callback takes all of a pattern."""
+    return isinstance(given, list) and all(
+        isinstance(each, dict)
+        or (isinstance(each, list) and all(isinstance(p, dict) for p in each))
+        for each in given
+    )

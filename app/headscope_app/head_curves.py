@@ -35,7 +35,7 @@ def curve_cards(head_map: HeadMap, state: State) -> list[Component]:
             card(
                 words(name).capitalize(),
                 graph(f"curve-{number}", drawn, chart.name, bar=False),
-                note=f"Across: {points}.",
+                note="" if axis.title else f"Across: {points}.",
             )
         )
     return made

@@ -80,7 +80,10 @@ def _region(role: str, ids: np.ndarray, info: RunInfo, offset: float | None) -> 
     if role in ("streaming", "always_local"):
         given: Any = info.probes.get("streaming", {}).get("pattern")
         given = given if isinstance(given, dict) else {}
-        sink, window = int(given.get("sink", _SINK)), int(given.get("window", _WINDOW))
+        sink, window = (
+            given[name] if isinstance(given.get(name), int) else rest
+            for name, rest in (("sink", _SINK), ("window", _WINDOW))
+        )
         return Region(
             role,
             f"the first {sink} tokens and the last {window}",

@@ -18,7 +18,8 @@ RunState = Literal["complete", "running", "damaged"]
 _FRESH = 0.5  # seconds that a listing is taken for true
 _KEPT = 12  # head maps and results that stay in memory
 _LARGEST = 64 * 2**20  # bytes of a run.json; more is none
-_MOST = 4 * 2**30  # bytes of all that is read of one run
+_MOST = 4 * 2**30  # bytes of all that is read of one run, and of all that stay in memory
+_LARGEST_RESULT = 256 * 2**20  # bytes of a file of results
 _FILES = ("run.json", "scores.safetensors", "heads.parquet", "curves.safetensors")
 
 
@@ -115,9 +116,14 @@ class Library:
         """Before a file is handed to whoever reads it.
 
         Raises:
-            HeadscopeError: it leads out of the given folders.
+            HeadscopeError: it leads out of the given folders, or is larger than any result.
         """
         self._refuse_links([place.path])
+        if place.path.is_file() and place.path.stat().st_size > _LARGEST_RESULT:
+            raise HeadscopeError(
+                f"{place.path.name} is larger than {_LARGEST_RESULT // 2**20} MiB, which no file "
+                "of results is; it is not read here."
+            )
 
     def head_map(self, id: str) -> HeadMap:
         """A run's head map, read once as long as its files do not change.
@@ -183,14 +189,14 @@ class Library:
                     self._kept.move_to_end(key)
                     return known[1]
             self._refuse_links(files)
-            self._refuse_what_fills_memory(path, sum(each[1] for each in stamp if each))
+            self._refuse_what_fills_memory(path, _size(stamp))
             try:
                 found = kind.load(path)
             except HeadscopeError as error:
                 raise HeadscopeError(self.roots.without(str(error))) from error
             with self._lock:
                 self._kept[key] = stamp, found
-                while len(self._kept) > _KEPT:
+                while len(self._kept) > _KEPT or (len(self._kept) > 1 and self._held() > _MOST):
                     self._kept.popitem(last=False)
             return found
 
@@ -200,6 +206,9 @@ class Library:
                 raise HeadscopeError(
                     f"{file.name} is a link out of the given folders, and is not read."
                 )
+
+    def _held(self) -> int:
+        return sum(_size(stamp) for stamp, _ in self._kept.values())
 
     @staticmethod
     def _refuse_what_fills_memory(path: Path, size: int) -> None:
@@ -220,3 +229,8 @@ class Library:
             except OSError:
                 stamps.append(None)
         return tuple(stamps)
+
+
+def _size(stamp: Sequence[tuple[int, int, int] | None]) -> int:
+    """Bytes of the files that a stamp is of."""
+    return sum(each[1] for each in stamp if each)

@@ -1,5 +1,6 @@
 """Attention patterns of any text, computed by one process that owns the model."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,6 +59,24 @@ class Window:
 
     queries: tuple[int, int]
     keys: tuple[int, int]
+
+    @classmethod
+    def of(cls, given: Any) -> "Window":
+        """[[first query, end], [first key, end]], as a browser sent it.
+
+        Raises:
+            HeadscopeError: it is nothing of the kind.
+        """
+        sides = given if isinstance(given, list) else []
+        whole = [
+            side
+            for side in sides
+            if isinstance(side, list) and [type(end) for end in side] == [int, int]
+        ]
+        if len(sides) != 2 or len(whole) != 2:
+            raise HeadscopeError("That is no part of a pattern; double-click for all of it.")
+        queries, keys = (tuple(side) for side in whole)
+        return cls(queries, keys)
 
     @classmethod
     def zoomed(
@@ -195,6 +214,8 @@ class Live:
             raise HeadscopeError(
                 f"The text has {len(text):,} characters; at most {CHARACTERS:,} are read here."
             )
+        if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise HeadscopeError("The text holds half of a character; type that one anew.")
         request = {
             "model": asdict(subject) | {"spec": _spec(subject.spec)},
             "text": text,
@@ -218,7 +239,7 @@ class Live:
 
 def _spec(spec: str) -> str:
     """A model's folder stays the one that is meant from here."""
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     return str(path.resolve()) if path.exists() and spec != "smollm2" else spec
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 
 from headscope_app.answering import OutOfMemory, answer, dies_first, limit_memory
 
@@ -127,11 +126,9 @@ def _size(count: int) -> str:
 
 def main() -> None:
     """Serve; the first argument, if there is one, is how many bytes may be allocated on a CPU."""
-    limit = int(sys.argv[1]) if sys.argv[1:] else int(psutil.virtual_memory().available * 0.8)
     where = "on the GPU"
     if not torch.cuda.is_available():  # CUDA reserves more than it uses, and has limits of its own
-        limit_memory(limit)
-        where = f"within {_size(limit)}"
+        where = f"within {_size(limit_memory(int(sys.argv[1]) if sys.argv[1:] else None))}"
     answer(
         Owner().handle,
         f"There was not enough memory for this {where}; try a shorter text or a smaller model. "

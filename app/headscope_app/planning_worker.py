@@ -22,7 +22,7 @@ from headscope.sparsity.planned import Plan
 from headscope.sparsity.planner import plan, plan_by_score
 from headscope.sparsity.profile import SparseProfile, check_length
 from headscope.sparsity.recalls import LOSSES, Recalls
-from headscope_app.answering import answer
+from headscope_app.answering import answer, dies_first, limit_memory
 from headscope_app.kept_files import KeptFiles
 from headscope_app.speeds import speed
 
@@ -256,4 +256,6 @@ def _ending(content: bytes) -> str:
 
 
 if __name__ == "__main__":
+    dies_first()
+    limit_memory()
     answer(Planner().handle, "There was not enough memory to plan.")

@@ -1,6 +1,7 @@
 """Evals, validations and other results, read by a process of its own: their classes need torch."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +57,11 @@ class Results:
         files = self.files(library, run)
         if info is None or not files or info.model.fingerprint is None:
             return []
-        given = [{"kind": f.kind, "path": str(f.path), "id": f.id} for f in files]
+        given = []
+        for file in files:
+            with suppress(HeadscopeError):  # said where the file itself is opened
+                library.check(file)
+                given.append({"kind": file.kind, "path": str(file.path), "id": file.id})
         asked = {"do": "head", "files": given, "head": head, "fingerprint": info.model.fingerprint}
         return self.worker.ask(asked)[0]
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from headscope.errors import HeadscopeError
 from headscope.heads import parse_head
-from headscope_app.answering import answer
+from headscope_app.answering import answer, dies_first, limit_memory
 from headscope_app.kept_files import KeptFiles
 from headscope_app.result_charts import charts
 
@@ -187,4 +187,6 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    dies_first()
+    limit_memory()
     answer(Results().handle, "The process that reads results ran out of memory.")

@@ -129,9 +129,10 @@ def _policy(app: dash.Dash) -> str:
 
 
 class _Handler(WSGIRequestHandler):
-    """Connections stay open, and requests are not printed."""
+    """Requests are not printed, and who does not finish one is not waited for."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds without a byte of a request
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         """Nothing."""

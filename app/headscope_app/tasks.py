@@ -1,11 +1,12 @@
 """What can be started from the page, and the command that it is."""
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headscope.errors import HeadscopeError
 from headscope.heads import label, parse_heads
@@ -13,6 +14,7 @@ from headscope.heads import label, parse_heads
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_CALLED = {"k": "The number of heads", "controls": "The number of random sets"}
 _MOST = {"samples": 1000, "k": 1000, "controls": 99, "seed": 2**31, "length": 2**20}
 
 
@@ -39,8 +41,8 @@ class Task(ABC):
         """
 
     def _shared(self, *, seeded: bool = True) -> list[str]:
-        check_number("samples", self.samples, 1)
-        check_number("seed", self.seed, 0)
+        check_number("samples", self.samples, 1, needed=False)
+        check_number("seed", self.seed, 0, needed=False)
         for length in self.lengths:
             check_number("length", length, 1)
         given: list[str] = ["--json", "--progress=json"]
@@ -166,7 +168,7 @@ def check_model(spec: str, folders: Sequence[Path], known: Sequence[str]) -> Non
         return
     if not spec.strip():
         raise HeadscopeError("Name a model: smollm2, a Hugging Face id, or one of the runs'.")
-    path = Path(spec).expanduser()
+    path = Path(os.path.expanduser(spec))
     try:
         here, real = path.exists(), path.resolve()
     except (OSError, ValueError, RuntimeError):
@@ -180,17 +182,19 @@ def check_model(spec: str, folders: Sequence[Path], known: Sequence[str]) -> Non
         )
 
 
-def check_number(name: str, value: int | None, least: int) -> None:
+def check_number(name: str, value: Any, least: int, *, needed: bool = True) -> None:
     """Refuse a number that is too small or too large.
 
     Raises:
-        HeadscopeError: it is, or is no whole number.
+        HeadscopeError: it is, or is no whole number, or is missing and needed.
     """
+    if value is None and not needed:
+        return
     most = _MOST[name]
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (whole and least <= value <= most):
+    if type(value) is not int or not least <= value <= most:
+        given = "nothing" if value is None else f"{value!r:.40}"
         raise HeadscopeError(
-            f"{name} is a whole number from {least} to {most:,}, not {value!r:.40}."
+            f"{_CALLED.get(name, name)} is a whole number from {least} to {most:,}, not {given}."
         )
 
 

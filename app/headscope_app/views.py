@@ -9,6 +9,7 @@ from headscope_app.state import State
 
 _KEPT = 12
 _DIGITS = 5
+_KNOWN = ("retrieval", "induction")  # what most readers look for first
 
 
 @lru_cache(maxsize=_KEPT)
@@ -44,9 +45,10 @@ def numbers(head_map: HeadMap, **scores: str) -> dict[str, list[float]]:
 
 
 def pair_of(head_map: HeadMap, state: State) -> tuple[str, str]:
-    """The two scores that are set against each other: those asked for, or else the first others."""
-    names = list(head_map.scores)
+    """The two scores that are set against each other: those asked for, or else the best known."""
+    known = [name for name in _KNOWN if name in head_map.scores]
+    names = list(dict.fromkeys([*known, *head_map.scores]))
     up = state.probe if state.probe in names else names[0]
     others = [name for name in names if name != up] or [up]
-    across = state.against if state.against in names else others[0]
+    across = state.against if state.against in others else others[0]
     return across, up

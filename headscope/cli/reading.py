@@ -43,13 +43,18 @@ def show(
         else:
             terminal.show_frame(table, f"{head_map.info.model.name}: scores by KV head")
     elif head is not None:
+        if head in head_map.scores or head in head_map.rules():
+            raise HeadscopeError(
+                f"{head!r} is no head; `headscope show {run} --score {head}` ranks heads by it."
+            )
         _show_head(head_map, head, as_json)
     elif score is not None:
-        best = head_map.top(score, top or 10)
+        best, measured = head_map.top(score, top or 10), head_map.score_of(score)
         if as_json:
             print_json(best.to_dict("records"))
         else:
-            terminal.show_frame(best, f"{head_map.info.model.name}: top {len(best)} by {score}")
+            short = best.rename(columns=lambda name: name.removeprefix(f"{measured}."))
+            terminal.show_frame(short, f"{head_map.info.model.name}: top {len(best)} by {score}")
     elif as_json:
         print_json(head_map.roles().to_dict("records"))
     else:
@@ -146,7 +151,7 @@ def compare(
     if as_json:
         print_json(comparison.table.to_dict("records"))
     else:
-        terminal.show_comparison(comparison)
+        terminal.show_comparison(comparison, first, second)
 
 
 @app.command()

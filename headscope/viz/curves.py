@@ -12,6 +12,7 @@ from headscope.viz import themes
 from headscope.viz.marks import Line, Look
 from headscope.viz.panel import Axis
 
+_REACH = 1024  # tokens of a waveform, where a run says nothing that makes sense
 SHOWN = 5  # heads that are drawn where none were named
 
 
@@ -31,7 +32,8 @@ def curve(found: HeadMap, name: str, probe: str) -> np.ndarray:
 def points_of(found: HeadMap, name: str, n: int) -> tuple[np.ndarray, Axis]:
     """Where the n points of a curve stand, and the axis that they stand on."""
     if name == "waveform_curve":
-        reach = int(found.info.probes.get("waveform", {}).get("reach", 1024))
+        given = found.info.probes.get("waveform", {}).get("reach")
+        reach = given if isinstance(given, int) and 0 < given < 2**31 else _REACH
         ends = [max(p + 1, round(reach ** (p / max(1, n - 1)))) for p in range(n)]
         return np.array(ends, np.float64), Axis("distance of key and query, tokens", log=2)
     if name == "causal_mask_bias_profile":

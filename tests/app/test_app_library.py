@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from app_runs import a_run
 from made_up import HOSTILE, a_map, a_validation
@@ -200,6 +202,37 @@ def test_a_file_that_would_fill_the_memory_is_not_read(runs: Path) -> None:
     os.truncate(runs / "one" / "scores.safetensors", 5 * 2**30)  # takes no room on the disk
     with pytest.raises(HeadscopeError, match=r"one holds 5\.0 GiB of scores"):
         library(runs).head_map(id_)
+
+
+def test_a_small_table_that_unpacks_to_a_large_one_is_not_read(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = a_run(runs / "one")
+    many = pd.DataFrame(dict.fromkeys(("layer", "head", "sink"), np.zeros(10**7)))
+    storage.write_table(runs / "one" / "heads.parquet", many)
+    assert (runs / "one" / "heads.parquet").stat().st_size < 10**6
+    monkeypatch.setattr(pd, "read_parquet", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(HeadscopeError, match=r"heads\.parquet does not fit its scores"):
+        library(runs).head_map(id_)
+
+
+def test_a_file_that_is_larger_than_any_result_is_not_handed_on(runs: Path) -> None:
+    id_ = a_run(runs / "one", tested=True)
+    found = library(runs)
+    (place,) = found.files(id_)
+    os.truncate(place.path, 2**29)
+    with pytest.raises(HeadscopeError, match="larger than 256 MiB"):
+        found.check(place)
+
+
+def test_what_is_kept_has_a_size(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [a_run(runs / name) for name in "abc"]
+    sizes = sum(path.stat().st_size for path in (runs / "a").iterdir())
+    monkeypatch.setattr("headscope_app.library._MOST", int(2.5 * sizes))
+    found = library(runs)
+    maps = [found.head_map(id_) for id_ in ids]
+    assert len(found._kept) == 2
+    assert found.head_map(ids[2]) is maps[2]
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

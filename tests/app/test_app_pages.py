@@ -143,9 +143,11 @@ def test_the_file_is_the_table() -> None:
 
 def test_scores_that_are_set_against_each_other() -> None:
     head_map = a_map(scores=["sink", "induction", "retrieval"])
-    assert pair_of(head_map, State()) == ("induction", "sink")
-    assert pair_of(head_map, State(probe="retrieval")) == ("sink", "retrieval")
-    assert pair_of(head_map, State(probe="no", against="retrieval")) == ("retrieval", "sink")
+    assert pair_of(head_map, State()) == ("induction", "retrieval")
+    assert pair_of(head_map, State(probe="retrieval")) == ("induction", "retrieval")
+    assert pair_of(head_map, State(probe="sink", against="induction")) == ("induction", "sink")
+    assert pair_of(head_map, State(probe="no", against="sink")) == ("sink", "retrieval")
+    assert pair_of(head_map, State(probe="sink", against="sink")) == ("retrieval", "sink")
     assert numbers(head_map, probe="no") == {}
 
 

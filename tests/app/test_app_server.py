@@ -1,5 +1,6 @@
 """Who may ask the server, and what it answers."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -61,11 +62,54 @@ def test_a_page_whose_name_points_here_is_not(host: str, app: dash.Dash) -> None
 def test_pages_of_elsewhere_may_not_ask(app: dash.Dash) -> None:
     client = app.server.test_client()
     path, host = "/_dash-update-component", {"Host": "localhost:8050"}
-    for origin in ("http://evil.example", "http://localhost:1", "null"):
+    for origin in ("http://evil.example", "http://localhost:1", "null", "http://["):
         found = client.post(path, json={}, headers=host | {"Origin": origin})
         assert found.status_code == 403, origin
     found = client.get("/_dash-layout", headers=host | {"Origin": "http://localhost:8050"})
     assert found.status_code == 200
+
+
+_QUESTION = {
+    "output": "chosen.children",
+    "outputs": {"id": "chosen", "property": "children"},
+    "inputs": [{"id": "of-chosen", "property": "data", "value": {}}],
+    "changedPropIds": ["of-chosen.data"],
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{}", "[]", "null", '"x"', "{", "", "[" * 200_000 + "]" * 200_000,
+        *(
+            json.dumps(_QUESTION | {name: wrong})
+            for name, wrong in [
+                ("output", 5), ("output", ["chosen.children"]), ("output", "nothing.children"),
+                ("outputs", None), ("inputs", None), ("inputs", "x"), ("inputs", [5]),
+                ("state", {}), ("changedPropIds", 5),
+            ]
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_page_asks_is_refused(
+    body: str, app: dash.Dash, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = app.server.test_client().post(
+        "/_dash-update-component",
+        data=body,
+        content_type="application/json",
+        headers={"Host": "localhost:8050"},
+    )
+    assert 400 <= answer.status_code < 500
+    assert "Traceback" not in answer.get_data(as_text=True) + capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "path", ["headscope_app/guard.py", "dash/../../../etc/passwd", "nothing/x.js"]
+)
+def test_packages_give_their_scripts_alone(path: str, app: dash.Dash) -> None:
+    answer = asked(app, f"/_dash-component-suites/{path}")
+    assert 400 <= answer.status_code < 500
 
 
 def test_a_request_of_any_size_is_not_read(app: dash.Dash) -> None:

@@ -235,6 +235,8 @@ def test_models_that_may_be_named(
         Scan(model="smollm2", probes=("a,b",)),
         Validate(role="; rm"),
         Validate(k=0),
+        Validate(k=None),  # pyright: ignore[reportArgumentType]
+        Validate(controls=None),  # pyright: ignore[reportArgumentType]
         Validate(controls=100),
         Validate(heads=("L1H2 --out",)),
         Validate(part="never"),  # pyright: ignore[reportArgumentType]

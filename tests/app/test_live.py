@@ -96,11 +96,25 @@ def test_a_window_beyond_the_text_is_cut(live: Live, folder: Path, model: HeadMo
         (" \n\t", "Type a text"),
         ("w" * (CHARACTERS + 1), "200,001 characters"),
         (words(129), r"\d+ tokens, more than the 128"),
+        ("w1 \ud800 w2", "half of a character"),
     ],
 )
 def test_texts_that_cannot_be_read(live: Live, folder: Path, text: str, said: str) -> None:
     with pytest.raises(HeadscopeError, match=said):
         live.pattern(Subject(str(folder)), text, 0, 0)
+
+
+def test_a_window_is_two_pairs_of_whole_numbers() -> None:
+    assert Window.of([[1, 5], [0, 3]]) == Window((1, 5), (0, 3))
+    for given in (None, "ab", [], [[0, 1]], [["x", "y"], [0, 1]], [[None, None], [0, 1]],
+                  [[0, 1, 2], [0, 1]], [[0.5, 1], [0, 1]], [[True, 1], [0, 1]]):  # fmt: skip
+        with pytest.raises(HeadscopeError, match="no part of a pattern"):
+            Window.of(given)
+
+
+def test_the_home_of_nobody_is_a_model_that_is_not_there(live: Live) -> None:
+    with pytest.raises(HeadscopeError, match="nosuchuser"):
+        live.pattern(Subject("~nosuchuser/x"), words(5), 0, 0)
 
 
 def test_a_huge_text_never_reaches_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,16 @@ def test_no_model_is_opened_before_it_is_asked_for(
     assert "opening it takes a moment" in tab.locator("#pattern-out").inner_text()
 
 
+def test_a_question_about_one_run_is_none_about_another(
+    tab: Any, root: Path, engine: tuple[str, Engine]
+) -> None:
+    tab.goto(engine[0] + head_page(root, "real"))
+    ask(tab, words(9))
+    tab.locator("#pattern .heatmaplayer image").wait_for()
+    tab.evaluate("(href) => headscope.go(href)", head_page(root, "gone"))
+    tab.locator("#pattern-out").get_by_text("opening it takes a moment").wait_for()
+
+
 def test_heads_are_gone_through_while_a_pattern_takes_long(
     tab: Any, root: Path, engine: tuple[str, Engine]
 ) -> None:

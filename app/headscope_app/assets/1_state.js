@@ -11,7 +11,7 @@
   window.headscope = hs;
   let asking = 0, writing = 0;
   let at = null; // the page that is on the screen
-  let focused = ""; // the id of what had the focus last
+  let held = ""; // what has the focus while a page is laid out in other colours
 
   const set = (id, props) => window.dash_clientside.set_props(id, props);
   const system = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -29,11 +29,15 @@
   /* What makes a page another one. */
   function placeOf(seen) {
     const query = new URLSearchParams(seen.search);
-    return JSON.stringify([seen.path, ...(hs.keys[seen.path] || []).map((k) => query.get(k))]);
+    const keys = (hs.keys[seen.path] || []).filter((key) => key !== "theme");
+    return JSON.stringify([seen.path, ...keys.map((key) => query.get(key))]);
   }
 
-  /* What the server lays out anew. */
-  const identity = (seen) => `${seen.theme} ${placeOf(seen)}`;
+  /* What the server lays out anew: another page, and pictures in other colours. */
+  function identity(seen) {
+    const drawn = (hs.keys[seen.path] || []).includes("theme");
+    return `${drawn ? seen.theme : ""} ${placeOf(seen)}`;
+  }
 
   function withChanges(search, changes) {
     const query = new URLSearchParams(search);
@@ -63,10 +67,13 @@
     else writing = setTimeout(write, WRITTEN);
   };
 
+  /* With this server's name: a path that begins with two slashes would be another server's. */
+  const here = () => location.origin + hs.seen.path + hs.seen.search;
+
   function write() {
     clearTimeout(writing);
     if (!hs.seen || location.pathname !== hs.seen.path || location.search === hs.seen.search) return;
-    history.replaceState(history.state, "", hs.seen.path + hs.seen.search);
+    history.replaceState(history.state, "", here());
     tell();
   }
 
@@ -84,14 +91,26 @@
 
   hs.toggleTheme = () => {
     const theme = hs.seen.theme === "dark" ? "light" : "dark";
+    const before = identity(hs.seen);
     keep(theme);
     document.documentElement.dataset.theme = theme;
     hs.seen = { ...hs.seen, theme, search: withChanges(hs.seen.search, { theme }) };
-    history.replaceState(history.state, "", hs.seen.path + hs.seen.search);
+    held = document.activeElement === document.body ? "" : looks(document.activeElement);
+    history.replaceState(history.state, "", here());
     tell();
     set("state", { data: hs.seen });
-    set("page", { data: hs.seen });
+    if (identity(hs.seen) !== before) set("page", { data: hs.seen });
   };
+
+  /* By what an element is known again when it was made anew. */
+  const looks = (e) =>
+    [e.tagName, e.id, e.dataset.toggle, e.getAttribute("aria-label"), e.textContent.slice(0, 60)].join("|");
+
+  function giveBackFocus() {
+    if (!held || document.activeElement !== document.body) return;
+    const all = document.querySelectorAll("a, button, input, select, textarea, summary, [tabindex]");
+    [...all].find((e) => looks(e) === held)?.focus({ preventScroll: true });
+  }
 
   /* What a control shows where the address says nothing: what its place names as data-rest, or of a
      slider its lower end. */
@@ -103,8 +122,10 @@
     for (const control of document.querySelectorAll("[id^='state-']")) {
       if (control === document.activeElement) continue;
       const value = hs.get(control.id.slice(6)) || restOf(control);
-      if (control.tagName === "SELECT") control.value = value;
-      else if (control.value !== value) set(control.id, { value });
+      if (control.tagName === "SELECT") {
+        control.value = value;
+        if (control.selectedIndex < 0) control.value = restOf(control); // no choice here
+      } else if (control.value !== value) set(control.id, { value });
     }
     for (const control of document.querySelectorAll("[id^='part-']")) {
       const [, key, part] = control.id.split("-");
@@ -117,6 +138,16 @@
     }
   }
   hs.hears.add(showControls);
+
+  /* Links to the other pages of a run lead on with the head and the selection of now. */
+  function showLinks() {
+    for (const link of document.querySelectorAll("nav.top .links a[href*='run=']")) {
+      const [path, search] = link.getAttribute("href").split("?");
+      const now = ["head", "sel", "probe"].map((key) => [key, hs.get(key)]);
+      link.setAttribute("href", path + withChanges(search, Object.fromEntries(now)));
+    }
+  }
+  hs.hears.add(showLinks);
 
   document.addEventListener("input", ({ target }) => {
     if (!hs.seen || !target.id) return;
@@ -133,8 +164,6 @@
     if (key === "probe") changes.min = "";
     hs.change(changes, target.tagName === "SELECT");
   });
-
-  document.addEventListener("focusin", ({ target }) => { focused = target.id; });
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a.go");
@@ -168,9 +197,11 @@
     if (window.Plotly || !window._dashPlotlyJSURL) return;
     window.Plotly = new Promise((done, failed) => {
       const script = document.createElement("script");
-      Object.assign(script, { src: window._dashPlotlyJSURL, onload: done, onerror: failed });
+      const gone = () => { delete window.Plotly; failed(); }; // whoever needs it asks anew
+      Object.assign(script, { src: window._dashPlotlyJSURL, onload: done, onerror: gone });
       document.head.append(script);
     });
+    window.Plotly.catch(() => {});
   }
 
   const none = () => window.dash_clientside.no_update;
@@ -195,15 +226,15 @@
     arrived() {
       requestAnimationFrame(() => {
         showControls();
+        showLinks();
         const title = document.getElementById("title");
         document.title = title ? `${title.textContent} · headscope` : "headscope";
         const place = placeOf(hs.seen);
         if (at !== null && at !== place) {
           title?.focus({ preventScroll: true });
           window.scrollTo(0, 0);
-        } else if (document.activeElement === document.body && focused) {
-          document.getElementById(focused)?.focus({ preventScroll: true }); // new, as its colours are
-        }
+        } else giveBackFocus();
+        held = "";
         at = place;
         for (const page of hs.pages) page();
         setTimeout(fetchPlotly, READ); // where it is not there yet: for the page after this one

@@ -1,6 +1,7 @@
 /* A text shaded by where one of its tokens looks, or by what looks at it. */
 (() => {
   "use strict";
+  const hs = window.headscope;
   let shown = null; // {window, factor, rows}: see pattern_view.for_browser
   let held = null; // the token that was clicked on
   const lane = Math.random().toString(36).slice(2); // this tab: its last question takes the place of those before
@@ -57,7 +58,7 @@
     /* Arriving is not asking, though Dash calls this then too: the model is opened for nobody else. */
     ask: (clicks, text, chat) =>
       clicks
-        ? { text: text || " ", chat: Boolean(chat && chat.length), at: clicks, lane }
+        ? { text: text || " ", chat: Boolean(chat && chat.length), at: clicks, lane, run: hs.get("run") }
         : window.dash_clientside.no_update,
     text(given) {
       shown = given;

@@ -4,7 +4,7 @@ A page is a module with
 
 - `PATH`, its place in the URL, and `TITLE`, what it is called;
 - `KEYS`, the parts of the URL's query that make it another page: it is then laid out anew, while
-  other parts change what stands on it by its callbacks;
+  other parts change what stands on it by its callbacks; "theme" where pictures are drawn for one;
 - `layout(library, state) -> Component`, which may raise `HeadscopeError`: the sentence is then
   what the page shows;
 - `register(app, library)`, its callbacks. They may raise too: `errors.show` puts the message on

@@ -29,7 +29,7 @@ from headscope_app.views import view_of
 
 PATH = "/compare"
 TITLE = "Compare runs"
-KEYS = ("run", "other")
+KEYS = ("run", "other", "theme")
 
 _K = 10
 _MOST = 60  # rows of heads whose role differs

@@ -32,7 +32,7 @@ from headscope_app.worker import Superseded
 
 PATH = "/head"
 TITLE = "Head"
-KEYS = ("run", "head")
+KEYS = ("run", "head", "theme")
 
 _HOW = "Point at a token: shaded is where it looks. Shift: what looks at it."
 _EXAMPLE = "The keys to the cabinet are on the table. Nobody asked who had left the keys to the"
@@ -80,7 +80,7 @@ def layout(library: Library, state: State) -> Component:
 
 def _unchosen(view: View, state: State) -> Component:
     """Where to go from a page of no head: the head map, and the first head of every role."""
-    firsts = {role: view.leading(role)[0].name for role in view.rules if view.count(role)}
+    firsts = {role: view.leading(role)[0].name for role in view.rules if view.having(role)}
     links = [
         html.Li([role_mark(role), " ", link(name, state.link(PATH, head=name))])
         for role, name in firsts.items()
@@ -146,14 +146,14 @@ def register(app: dash.Dash, library: Library) -> None:
 
 def _seen(library: Library, live: Live, asked: Any, zoom: Any, state: State) -> tuple[Any, Any]:
     """The pattern of the current head on the text that was asked about, or what prevents it."""
-    if not asked or not asked.get("text"):
+    if not asked or not asked.get("text") or asked.get("run") != state.run:
         hint = "The pattern is computed here, by the model of the run; opening it takes a moment."
         return html.P(hint, className="note"), None
     view = view_of(library.head_map(state.run))
-    window = None
-    if zoom and zoom.get("asked") == asked and zoom.get("window"):
-        window = Window(*(tuple(side) for side in zoom["window"]))  # type: ignore[arg-type]
     try:
+        window = None
+        if zoom and zoom.get("asked") == asked and zoom.get("window"):
+            window = Window.of(zoom["window"])
         subject = Subject.of_run(view.head_map.info)
         layer, head = parse_head(state.head)
         chat, lane = bool(asked.get("chat")), str(asked.get("lane", ""))
@@ -216,7 +216,7 @@ def _pattern(state: State) -> Component:
                 ),
                 dcc.Checklist(
                     [{"label": "as a turn of a chat", "value": "chat"}], id="pattern-chat",
-                    className="check",
+                    className="check", persistence="headscope-chat", persistence_type="session",
                 ),
             ],
             className="row asking",

@@ -22,7 +22,7 @@ from headscope_app.tasks import Measure, numbers
 
 PATH = "/planner"
 TITLE = "Planner"
-KEYS = ("run",)
+KEYS = ("run", "theme")
 
 
 def layout(library: Library, state: State) -> Component:

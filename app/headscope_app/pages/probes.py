@@ -17,8 +17,9 @@ from headscope_app.views import browsable, numbers, pair_of, view_of
 
 PATH = "/probes"
 TITLE = "Scores"
-KEYS = ("run", "probe", "against")
+KEYS = ("run", "probe", "against", "theme")
 
+_BEST = "the best known"
 _K = 10  # heads of each score that should be the same
 _MOST = 20  # rows of heads that are ranked differently
 
@@ -29,6 +30,7 @@ def layout(library: Library, state: State) -> Component:
     if len(head_map.scores) < 2:
         raise HeadscopeError("This run holds one score only; scan with more probes to compare.")
     across, up = pair_of(head_map, state)
+    others = {name: told for name, told in scores(head_map, _BEST).items() if name != up}
     return html.Div(
         [
             heading(
@@ -38,8 +40,8 @@ def layout(library: Library, state: State) -> Component:
             ),
             html.Div(
                 [
-                    field("First score  [  ]", choice("probe", scores(head_map, "the first"))),
-                    field("Second score", choice("against", scores(head_map, "the next"))),
+                    field("First score (keys [ and ])", choice("probe", scores(head_map, _BEST))),
+                    field("Second score", choice("against", others)),
                 ],
                 className="controls",
             ),

@@ -22,7 +22,7 @@ from headscope_app.views import browsable, numbers, pair_of, view_of
 
 PATH = "/run"
 TITLE = "Head map"
-KEYS = ("run",)
+KEYS = ("run", "theme")
 
 
 def layout(library: Library, state: State) -> Component:

@@ -19,7 +19,7 @@ from headscope_app.state import State
 
 PATH = "/tests"
 TITLE = "Tests"
-KEYS = ("run", "test")
+KEYS = ("run", "test", "theme")
 
 _HIDDEN = ("layer", "head")  # of rows that have a name
 

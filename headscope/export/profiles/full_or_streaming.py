@@ -39,7 +39,8 @@ class _FullOrStreaming(ProfileFormat):
         if len(different) > 1:
             raise HeadscopeError(
                 f"{self.name} has one sink and window for all streaming heads, and the profile has "
-                f"{different[0]} and {different[1]}; give all of them one rule."
+                f"{different[0]} and {different[1]}; give all of them one rule, as "
+                "`headscope plan --rules 'streaming:sink=4,window=64;full'` does."
             )
         if self.granularity == "KV head":
             kv_rules(profile, self.name)
