@@ -11,11 +11,14 @@ import kernels_under_test  # noqa: F401  before transformers imports Triton
 import pytest
 import shape_checks  # noqa: F401  before headscope is imported
 import torch
+from hypothesis import settings
 from tiny import CONFIGS, tiny_model, tiny_tokenizer
 
 import headscope
 from headscope.model import HeadModel
 
+settings.register_profile("headscope", deadline=None)  # how long a test takes says nothing here
+settings.load_profile("headscope")
 torch.set_grad_enabled(False)
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))  # workers share the cores
