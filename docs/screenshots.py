@@ -61,7 +61,7 @@ def main() -> None:
                     tab.goto(address + path)
                     tab.locator(until).first.wait_for()
                     _prepared(tab, name)
-                    tab.screenshot(path=OUT / f"{name}-{width}.png")
+                    tab.screenshot(path=OUT / f"{name}-{width}.png", full_page=name == "head")
                     _smaller(OUT / f"{name}-{width}.png")
                     print(OUT / f"{name}-{width}.png", flush=True)
         browser.close()
@@ -73,7 +73,8 @@ def _prepared(tab: Any, name: str) -> None:
     if name == "head":
         tab.locator("#ask-pattern").click()
         tab.locator("#pattern .heatmaplayer image").wait_for()
-        tab.locator("[data-token]").last.hover()
+        tab.locator("[data-token]").last.click()
+        tab.evaluate("scrollTo(0, 0)")
     tab.wait_for_timeout(1500)
 
 

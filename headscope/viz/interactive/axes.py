@@ -11,6 +11,7 @@ from headscope.viz.panel import Panel
 from headscope.viz.svg.plot import Plot
 
 _CROWDED = 11.0  # px that a name needs
+_FEW = 12  # numbers that have room on one line
 
 
 def axis_of(panel: Panel, along: Along, theme: Theme) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def _ticks(panel: Panel, along: Along, size: float) -> dict[str, Any]:
     axis = panel.axis(along)
     if axis.bare:
         return {"showticklabels": False}
+    if along == "x" and axis.names and all(name.isdigit() for name in axis.names):
+        return {"tickangle": 0} | _numbers(axis.names)
     if axis.names and len(axis.names) * _CROWDED > size:
         # Plain numbers thin out and come back on zooming in; names stand in their place.
         alias = {str(i): safe(name) for i, name in enumerate(axis.names)}
@@ -57,6 +60,15 @@ def _ticks(panel: Panel, along: Along, size: float) -> dict[str, Any]:
         ticks = panel.scale(along).ticks()
         return _array(np.array([value for value, _ in ticks]), [safe(said) for _, said in ticks])
     return {}
+
+
+def _numbers(names: tuple[str, ...]) -> dict[str, Any]:
+    """Numbers that stand level: all of a few, else as many as plotly finds room for, since a page
+    may make a plot narrower than it is meant to be."""
+    if len(names) <= _FEW:
+        return _array(np.arange(len(names)), list(names))
+    alias = {str(i): name for i, name in enumerate(names)}
+    return {"tickmode": "auto", "tickformat": "d", "labelalias": alias}
 
 
 def _array(places: np.ndarray, names: list[str]) -> dict[str, Any]:
