@@ -93,7 +93,9 @@ Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16; by default as the device likes it.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Seed = Annotated[int | None, typer.Option(help="Of prompts, control sets and intervals.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Of prompts, control sets and intervals; 0 by default.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Told = Annotated[
@@ -109,8 +111,13 @@ Part = Annotated[
 EvalOut = Annotated[
     Path | None, typer.Option(help="The file; runs/MODEL-evals/SETTINGS.json by default.")
 ]
-Lengths = Annotated[str | None, typer.Option(help="Prompt lengths in tokens, joined by commas.")]
-Samples = Annotated[int | None, typer.Option(help="Prompts of each family.")]
+Lengths = Annotated[
+    str | None,
+    typer.Option(help="Prompt lengths in tokens, joined by commas; by default those of each kind."),
+]
+Samples = Annotated[
+    int | None, typer.Option(help="Prompts of each kind; by default each kind's own number.")
+]
 
 
 @app.callback(invoke_without_command=True)

@@ -28,7 +28,9 @@ from headscope.errors import HeadscopeError
 @app.command()
 def scan(
     model: Annotated[str | None, MODEL] = None,
-    probes: Annotated[str | None, typer.Option(help="Names joined by commas, or all.")] = None,
+    probes: Annotated[
+        str | None, typer.Option(help="Names joined by commas; all by default.")
+    ] = None,
     training: Annotated[
         bool, typer.Option("--training", help="With all: also probes that train; takes long.")
     ] = False,
