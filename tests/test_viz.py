@@ -311,7 +311,8 @@ def test_data_in_a_script_cannot_end_it(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(RULES, HOSTILE, Rule(Threshold("sink", ">", 0.1), HOSTILE))
     page = Page(report_html(a_map(scores=["sink"])))
     assert len(page.inside["script"]) == 2
-    assert any(HOSTILE in roles for roles in json.loads(page.inside["script"][0])["roles"])
+    data = json.loads(page.inside["script"][0])
+    assert any(data["names"][role] == HOSTILE for roles in data["roles"] for role in roles)
 
 
 def test_an_element_escapes_what_is_not_markup() -> None:
