@@ -173,7 +173,9 @@ class RunInfo(BaseModel):
         if not folder.is_dir():
             raise HeadscopeError(f"There is no run folder {folder}.")
         if not path.is_file():
-            raise HeadscopeError(f"{folder} holds no run.json, so it is no run of headscope.")
+            inside = sorted(each.parent.name for each in folder.glob("*/run.json"))[:3]
+            runs = f"; it holds the runs {', '.join(inside)}" if inside else ""
+            raise HeadscopeError(f"{folder} holds no run.json, so it is no run of headscope{runs}.")
         return cls.parse(storage.read(path), path)
 
     @classmethod

@@ -135,3 +135,10 @@ def test_intervals_that_are_no_numbers_or_of_other_heads_are_worked_out_anew(
         assert np.array_equal(HeadMap.load(folder)["sink"].interval(), right)
     storage.write_table(folder / "heads.parquet", table[::-1])
     assert np.array_equal(HeadMap.load(folder)["sink"].interval(), right)
+
+
+def test_a_folder_of_runs_is_none_and_names_them(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        a_map().save(tmp_path / name)
+    with pytest.raises(HeadscopeError, match="no run of headscope; it holds the runs one, two"):
+        HeadMap.load(tmp_path)

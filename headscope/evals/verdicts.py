@@ -207,7 +207,7 @@ def _needed(found: "Validation", task: int, row: dict[str, Any]) -> str:
         others = f" ({others})" if controls else ""
         said = f"right answers from {base['exact']:.2f} to {tested['exact']:.2f}{others} and "
     return (
-        f"{_what(found)} takes, on {measured.done} questions of {measured.task}, {said}the "
+        f"{_what(found)} changes, on {measured.done} questions of {measured.task}, {said}the "
         f"{UNITS[measured.metric]} by {tested['change']:.2f} nats"
         f"{_span(tested['change.low'], tested['change.high'], '.2f')}: {_reason(found, task, row)}."
         f"{_gated(found, measured)}"
@@ -251,7 +251,7 @@ def _spared(found: "Validation", row: dict[str, Any]) -> str:
     if not np.isnan(row["exact"]):
         right = f"right answers from {row['exact.base']:.2f} to {row['exact']:.2f} and "
     return (
-        f"{_what(found)} takes, on {row['questions']} questions of {row['task']}, {right}the "
+        f"{_what(found)} changes, on {row['questions']} questions of {row['task']}, {right}the "
         f"log-probability of an answer token by {row['change']:+.3f} nats"
         f"{_span(row['change.low'], row['change.high'], '+.3f')}: {verdict}."
     )

@@ -69,7 +69,7 @@ def measure_recall(
         answer: whether to measure the loss "answer", which takes a backward pass; if left out,
             where prompts have answers and a gradient reaches the heads.
         out: a file to save to after every prompt; a measurement that was cut off goes on there.
-        progress: called with ("recall", prompts done, prompts in all).
+        progress: called with ("losses", prompts done, prompts in all).
 
     Raises:
         HeadscopeError: no prompts or rules, a prompt does not fit or has no answer where one is
@@ -104,12 +104,12 @@ def measure_recall(
     reading = _Reading(model, chosen, rows, writes, answer)
     for index in range(found.done, len(given)):
         if progress is not None:
-            progress("recall", index, len(given))
+            progress("losses", index, len(given))
         found = found.added(reading.on(given[index]))
         if path is not None:
             found.save(path)
     if progress is not None:
-        progress("recall", len(given), len(given))
+        progress("losses", len(given), len(given))
     return found
 
 
