@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from rich.console import Console
@@ -17,12 +17,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from headscope import printed_evals
 from headscope.compare import Comparison
-from headscope.evals.evaluation import Evaluation
-from headscope.evals.validation import Validation
 from headscope.headmap import HeadMap
 from headscope.printed import TIES, roles
+
+if TYPE_CHECKING:  # they import torch, which takes longer than most commands that only read
+    from headscope.evals.evaluation import Evaluation
+    from headscope.evals.validation import Validation
 
 out = Console()
 err = Console(stderr=True)
@@ -80,13 +81,17 @@ def show_top(head_map: HeadMap, k: int) -> None:
     out.print(roles(head_map, k))
 
 
-def show_validation(validation: Validation) -> None:
+def show_validation(validation: "Validation") -> None:
     """The tables of a causal test, and its sentences."""
+    from headscope import printed_evals
+
     out.print(printed_evals.validation(validation))
 
 
-def show_evaluation(evaluation: Evaluation, by: str | None) -> None:
+def show_evaluation(evaluation: "Evaluation", by: str | None) -> None:
     """The tables of an evaluation, and one sentence for each change."""
+    from headscope import printed_evals
+
     out.print(printed_evals.evaluation(evaluation, by))
 
 
