@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from browser.looking import drag, open_map, place, selected, settled
-
+from browser.reading_runs import (
+    address,
+    folder,
+    made,
+    on_map,
+    other,
+    run,
+    tab,
+    window,
+)  # fixtures
 from headscope.headmap import HeadMap
 
 

@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 from app_runs import a_run
+from made_up import a_map
+
 from browser.legible import NAMELESS, UNREADABLE
 from browser.looking import SHAPE, new_window, open_map, place, selected, settled, turned
-from made_up import a_map
+from browser.reading_runs import (
+    address,
+    folder,
+    made,
+    on_map,
+    other,
+    run,
+    tab,
+    window,
+)  # fixtures
 
 
 def test_turning_the_theme_takes_and_gives_no_focus(on_map: Any) -> None:
@@ -67,13 +78,13 @@ def test_a_score_beside_itself_is_set_beside_another(tab: Any, address: str, run
 def test_two_browsers_have_each_their_own(chromium: Any, address: str, run: str) -> None:
     contexts = [new_window(chromium) for _ in range(2)]
     tabs = [context.new_page() for context in contexts]
-    for tab in tabs:
-        open_map(tab, f"{address}/run?run={run}")
-    for tab, layer in zip(tabs, (1, 4), strict=True):
-        tab.mouse.click(*place(tab, layer, 0))
-    for tab, layer in zip(tabs, (1, 4), strict=True):
-        tab.locator("#head-panel h2", has_text=f"L{layer}H0").wait_for()
-        assert selected(tab) == {f"L{layer}H0"}
+    for each in tabs:
+        open_map(each, f"{address}/run?run={run}")
+    for each, layer in zip(tabs, (1, 4), strict=True):
+        each.mouse.click(*place(each, layer, 0))
+    for each, layer in zip(tabs, (1, 4), strict=True):
+        each.locator("#head-panel h2", has_text=f"L{layer}H0").wait_for()
+        assert selected(each) == {f"L{layer}H0"}
     for context in contexts:
         context.close()
 

@@ -1,4 +1,4 @@
-"""Two runs in a served folder, and one window for all tests that read them."""
+"""Two runs in a served folder, and one window for all tests that read them: fixtures."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from app_runs import a_run
-from browser.looking import SHAPE, new_window, open_map
 from made_up import HOSTILE, a_map
 
+from browser.looking import SHAPE, new_window, open_map
 from headscope.headmap import HeadMap
 
 
