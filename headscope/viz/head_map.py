@@ -219,10 +219,10 @@ class Drawing:
         return el("g", *rings, **look, **self.paint("ink", "stroke"))
 
     def _tooltip(self, cell: Cell) -> str:
-        shared = f", KV head {cell.kv_head}" if self.grid.grouped else ""
-        roles = ", ".join(map(words, cell.roles)) or "no role"
         if self.tooltips == "name":
             return cell.name
+        shared = f", KV head {cell.kv_head}" if self.grid.grouped else ""
+        roles = ", ".join(map(words, cell.roles)) or "no role"
         if self.tooltips == "role":
             return f"{cell.name}{shared}: {roles}"
         scores = "\n".join(

@@ -49,10 +49,7 @@ def _ticks(panel: Panel, along: Along, size: float) -> dict[str, Any]:
     if along == "x" and axis.names and all(name.isdigit() for name in axis.names):
         return {"tickangle": 0} | _numbers(axis.names)
     if axis.names and len(axis.names) * _CROWDED > size:
-        # Plain numbers thin out and come back on zooming in; names stand in their place.
-        alias = {str(i): safe(name) for i, name in enumerate(axis.names)}
-        return {"tickmode": "auto", "nticks": int(size / (2 * _CROWDED)), "tickformat": "d",
-                "labelalias": alias}  # fmt: skip
+        return _thinned(axis.names) | {"nticks": int(size / (2 * _CROWDED))}
     if axis.names:
         places = np.arange(len(axis.names))
         return _array(places, [safe(name) for name in axis.names])
@@ -67,7 +64,12 @@ def _numbers(names: tuple[str, ...]) -> dict[str, Any]:
     may make a plot narrower than it is meant to be."""
     if len(names) <= _FEW:
         return _array(np.arange(len(names)), list(names))
-    alias = {str(i): name for i, name in enumerate(names)}
+    return _thinned(names)
+
+
+def _thinned(names: tuple[str, ...]) -> dict[str, Any]:
+    """Plain numbers thin out and come back on zooming in; names stand in their place."""
+    alias = {str(i): safe(name) for i, name in enumerate(names)}
     return {"tickmode": "auto", "tickformat": "d", "labelalias": alias}
 
 
