@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when its client is imported
 
+import jaxtyping
 import kernels_under_test  # noqa: F401  before transformers imports Triton
 import pytest
 import shape_checks  # noqa: F401  before headscope is imported
@@ -67,3 +68,9 @@ def no_surprises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Tests write nowhere but their own folder, and every one starts from the same seed."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def traceable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes are not looked at: torch.compile follows no checks."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

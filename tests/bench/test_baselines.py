@@ -5,9 +5,7 @@ from typing import Any
 import pytest
 import torch
 from bench_cases import STREAM
-from torch import Tensor
 from torch.nn.attention import SDPBackend
-from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 
 from headscope.bench.baselines import BASELINES, chosen_baselines, two_launch
@@ -71,15 +69,15 @@ def test_block_masks_are_those_that_torch_makes(n: int) -> None:
         assert torch.equal(mask.full_kv_num_blocks, want.full_kv_num_blocks)  # type: ignore[arg-type]
 
 
-def flex(
-    q: Tensor, k: Tensor, v: Tensor, block_mask: Any, scale: float, enable_gqa: bool
-) -> Tensor:
-    """FlexAttention as a dense mask: what it compiles cannot be traced under checks of shapes."""
-    n = torch.arange(q.shape[2])
-    seen = block_mask.mask_mod(torch.zeros((), dtype=torch.long), n[0], n[:, None], n[None])
-    return scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)
+def traced() -> Any:
+    """FlexAttention as torch.compile traces it, in one graph, and computed by that graph."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    torch.compiler.reset()
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True, backend="eager")
 
 
+@pytest.mark.usefixtures("traceable")
 @pytest.mark.parametrize(
     "rules",
     [
@@ -91,7 +89,7 @@ def flex(
 def test_two_launches_give_the_layer(
     rules: tuple[Rule, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(two_launch, "compiled", lambda: flex)
+    monkeypatch.setattr(two_launch, "compiled", traced)
     monkeypatch.setattr(two_launch, "attend", lambda backend, *args: attend(SDPBackend.MATH, *args))
     layer = case(*rules)
     runnable = BASELINES["two_launch"].ready(layer)

@@ -30,6 +30,7 @@ def mixed() -> SparseProfile:
 
 
 @pytest.mark.filterwarnings("default")  # torch.compile's own are not ours to answer for
+@pytest.mark.usefixtures("traceable")
 def test_every_baseline_gives_what_headscope_gives() -> None:
     found = bench(
         mixed(), (4096,), GpuMeter(torch.device("cuda")), chosen_baselines(["all"]),
