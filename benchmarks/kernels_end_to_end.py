@@ -7,6 +7,7 @@ needle questions of the split "test" with as many tokens as asked. Compared are 
 profile, the profile by the reference in torch, and the profile on Triton: logits of the last token,
 greedy answers of some tokens with a `HeadCache`, seconds of a prompt and of a step (rounds in which
 each runs once, in turn; medians, and medians of the rounds' ratios), and bytes of keys and values.
+Putting a profile in force, which happens once and compares the model's weights, is not timed.
 What rounding alone does to logits is shown by the model without a profile in float32.
 """
 
@@ -49,13 +50,21 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def rounds(calls: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    """Seconds of each, every round in another order; the first round is left out."""
+def rounds(
+    calls: dict[str, Callable[[], object]], scope: Callable[[str], ExitStack], count: int
+) -> dict[str, list[float]]:
+    """Seconds of each, every round in another order; the first round is left out.
+
+    Args:
+        calls: by name, whose first word is a way.
+        scope: in which a way runs.
+    """
     found: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for index in range(count + 1):
         for name in names[index % len(names) :] + names[: index % len(names)]:
-            found[name].append(timed(calls[name]))
+            with scope(name.split()[0]):
+                found[name].append(timed(calls[name]))
     return {name: seconds[1:] for name, seconds in found.items()}
 
 
@@ -133,24 +142,23 @@ def main() -> None:
 
     ids = prompts[0]
 
-    def prefill(way: str) -> Callable[[], object]:
-        def call() -> object:
-            with in_scope(model, profile, way):
-                return model(ids, last=1)
+    def scope(way: str) -> ExitStack:
+        return in_scope(model, profile, way)
 
-        return call
+    def prompt() -> object:
+        return model(ids, last=1)
 
     def generate(way: str, tokens: int) -> Callable[[], object]:
         def call() -> object:
-            with in_scope(model, profile, way):
-                more = {} if way == "dense" else {"past_key_values": HeadCache(profile)}
-                return model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, **more)
+            more = {} if way == "dense" else {"past_key_values": HeadCache(profile)}
+            return model.generate(ids, max_new_tokens=tokens, min_new_tokens=tokens, **more)
 
         return call
 
-    show("prompt", rounds({way: prefill(way) for way in WAYS}, asked.rounds))
+    show("prompt", rounds(dict.fromkeys(WAYS, prompt), scope, asked.rounds))
     both = rounds(
         {f"{way} {n}": generate(way, n) for n in (1, 1 + asked.steps) for way in WAYS},
+        scope,
         asked.rounds,
     )
     steps = {

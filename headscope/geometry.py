@@ -43,6 +43,7 @@ class Geometry:
     device: torch.device
     pass_: Any = None  # the forward pass it was made for, for recomputation in a backward pass
     _positions: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False)
+    _lengths: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def slots(self) -> Slots | None:
@@ -61,6 +62,13 @@ class Geometry:
                 query, key = (self._real(slots, start) for slots in (query, key))
             self._positions = query, key
         return self._positions
+
+    def lengths(self, device: torch.device) -> Int[Tensor, " batch"]:
+        """`n_keys` of each sequence in 32 bits, as kernels count: once for all layers there."""
+        if device not in self._lengths:
+            each = torch.full((self.batch,), self.n_keys, dtype=torch.int32, device=device)
+            self._lengths[device] = each
+        return self._lengths[device]
 
     def _real(self, slots: Int[Tensor, "batch n"], start: Int[Tensor, "batch 1"]) -> Tensor:
         assert self.padding is not None

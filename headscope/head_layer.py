@@ -159,8 +159,9 @@ class HeadLayer(SeenLayer):
                 if {rules[head] for head in store.heads} != {_seeing(store.need)}
             }
             self._checked, self._bare = engine.profile, frozenset(self.needs) - hiding
-        dropped = any(need is not None and before > sum(need) for need in self.needs)
-        if engine.part != "all" and dropped:
+        if engine.part == "all":
+            return
+        if any(need is not None and before > sum(need) for need in self.needs):
             assert attention.run is not None  # a model's attention always has one
             at = attention.query_positions
             if bool((~attention.run.rows_in(engine.part, at) & (at >= 0)).any()):
@@ -210,7 +211,8 @@ class HeadLayer(SeenLayer):
             KeyStore(held.k.to(dtype), held.v.to(dtype), store.kv_heads, store.need)
             for store, held in zip(self.stores, joined, strict=True)
         ]
-        done = one_launch(attention, stores, rules, self.seen)
+        lengths = geometry.lengths(attention.q.device)
+        done = one_launch(attention, stores, rules, self.seen, lengths=lengths)
         return None if done is None else Attended(done[0], attention)
 
     def _apart(

@@ -152,8 +152,9 @@ class Ring(Store):
         """One token into a full ring, where it stands."""
         keys, values, held = self._writable(k, v)
         if slots is not None and not slots.padded:
-            at = self.sink + (slots.first_query - self.sink) % self.window
-            keys[:, :, at], values[:, :, at], held[:, at] = k[:, :, 0], v[:, :, 0], positions[:, 0]
+            start = self.sink + (slots.first_query - self.sink) % self.window
+            at = slice(start, start + 1)
+            keys[:, :, at], values[:, :, at], held[:, at] = k, v, positions
             return Joined(keys, values, held)
         real = positions >= 0
         turned = self.sink + (positions - self.sink) % self.window

@@ -82,15 +82,16 @@ class Ready:
     chosen: "Chosen | None"
     resolved: Resolved
 
-    def run(self, attention: "Attention") -> "tuple[Part, Ran]":
+    def run(
+        self, attention: "Attention", with_lse: bool = True
+    ) -> "tuple[Tensor, Tensor | None, Ran]":
         """(z, lse) of the attention that it was made for, and how they came about."""
         from headscope.kernels import mixed
 
         with torch.no_grad():
             q, k, v = (side_by_side(x) for x in (attention.q, attention.k, attention.v))
             scale, softcap = attention.scale, attention.softcap
-            z, lse, ran = mixed.attend(q, k, v, self.plan, scale, softcap, self.chosen)
-        return (z, lse), ran
+            return mixed.attend(q, k, v, self.plan, scale, softcap, self.chosen, with_lse)
 
 
 def attend(
@@ -103,7 +104,11 @@ def attend(
     None where its tokens do not stand one after the other in every sequence.
     """
     found = ready(attention, rules, dispatch)
-    return None if found is None else (*found.run(attention), found.resolved)
+    if found is None:
+        return None
+    z, lse, ran = found.run(attention)
+    assert lse is not None
+    return (z, lse), ran, found.resolved
 
 
 @on_its_device
@@ -164,7 +169,8 @@ def attend_packed(
     softcap: float | None,
     window: int | None,
     dispatch: "Dispatch",
-) -> "tuple[Tensor, Tensor, Ran]":
+    with_lse: bool,
+) -> "tuple[Tensor, Tensor | None, Ran]":
     """z, lse and how they came about, of texts that stand one after the other in a single row.
 
     Args:
@@ -188,7 +194,7 @@ def attend_packed(
         device=q.device,
     )
     with torch.no_grad():
-        return mixed.attend(q, k, v, mixed.prepare(case), scale, softcap)
+        return mixed.attend(q, k, v, mixed.prepare(case), scale, softcap, None, with_lse)
 
 
 def _heads(found: Resolved) -> "tuple[Pattern | Chooser, ...]":

@@ -105,6 +105,12 @@ def _installed() -> bool:
 
 
 @lru_cache(maxsize=64)
+def gpu(device: torch.device) -> Any:
+    """The properties of a GPU, which torch looks up anew each time: as long as a launch takes."""
+    return torch.cuda.get_device_properties(device)
+
+
+@lru_cache(maxsize=64)
 def _too_old(device: torch.device) -> str | None:
     found = torch.cuda.get_device_capability(device)
     if found < _LEAST:
@@ -121,7 +127,7 @@ def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
     def there(*args: P.args, **kwargs: P.kwargs) -> R:
         first: Any = args[0]
         x: Tensor = first if isinstance(first, Tensor) else first.q
-        if not x.is_cuda:
+        if not x.is_cuda or x.get_device() == torch.cuda.current_device():
             return function(*args, **kwargs)
         with torch.cuda.device(x.device):
             return function(*args, **kwargs)
@@ -131,18 +137,18 @@ def on_its_device(function: Callable[P, R]) -> Callable[P, R]:
 
 def why_not_these(*tensors: Tensor) -> str | None:
     """What keeps the kernels from taking q, k and v, [.., .., token, d]; None if nothing does."""
-    first = tensors[0]
-    if any(x.dtype != first.dtype or x.device != first.device for x in tensors):
+    dtype, device = tensors[0].dtype, tensors[0].device
+    if any(x.dtype != dtype or x.device != device for x in tensors):
         return "q, k and v differ in dtype or device"
-    if first.dtype not in DTYPES:
+    if dtype not in DTYPES:
         taken = " and ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
-        return f"it takes {taken}, and these are {str(first.dtype).removeprefix('torch.')}"
+        return f"it takes {taken}, and these are {str(dtype).removeprefix('torch.')}"
     widths = {x.shape[-1] for x in tensors}
     if len(widths) > 1 or not widths <= set(WIDTHS):
         shown = " and ".join(map(str, sorted(widths)))
         return f"it takes heads {', '.join(map(str, WIDTHS))} wide, and these are {shown}"
     if any(x.shape[-2] >= 2**31 - 2**16 for x in tensors):
         return "it counts tokens in 32 bits"
-    if interpreted() and first.dtype == torch.bfloat16:
+    if dtype == torch.bfloat16 and interpreted():
         return "Triton's interpreter multiplies no bfloat16"
-    return why_no_triton(first.device)
+    return why_no_triton(device)

@@ -76,26 +76,31 @@ class DecodePlan:
     @classmethod
     def of_checked(cls, stores: Sequence[KeyStore], sees: Sequence[See]) -> "DecodePlan":
         """The same for stores of which `why_not_stores` had nothing to say."""
-        places: dict[int, list[int]] = {}
+        places: dict[int, tuple[int, ...]] = {}
         rings: dict[int, See | None] = {}
         for store in stores:
-            held = [
-                (x.data_ptr(), x.stride(1) * x.element_size(), x.stride(0), x.stride(2))
-                for x in (store.k, store.v)
-            ]
-            for i, kv in enumerate(store.kv_heads):
-                mine = (n for at, step, *rest in held for n in (at + i * step, *rest))
-                places[kv] = [*mine, store.k.shape[2]]
+            k, v, size, room = store.k, store.v, store.k.element_size(), store.k.shape[2]
+            (k_batch, k_head, k_slot, _), (v_batch, v_head, v_slot, _) = k.stride(), v.stride()
+            k_at, v_at = k.data_ptr(), v.data_ptr()
+            for kv in store.kv_heads:
+                places[kv] = (k_at, k_batch, k_slot, v_at, v_batch, v_slot, room)
                 rings[kv] = store.ring
+                k_at, v_at = k_at + k_head * size, v_at + v_head * size
         n_kv, device = len(places), stores[0].k.device
-        table = torch.tensor([places[kv] for kv in range(n_kv)], dtype=torch.int64)
         reads, heads, needs = _rules(tuple(rings[kv] for kv in range(n_kv)), tuple(sees), device)
         most = tuple(min(places[kv][-1], needs[kv]) for kv in range(n_kv))
-        return cls(tuple(stores), table.to(device, non_blocking=True), reads, heads, most)
+        table = _table(tuple(places[kv] for kv in range(n_kv)), device)
+        return cls(tuple(stores), table, reads, heads, most)
 
     @property
     def batch(self) -> int:
         return self.stores[0].k.shape[0]
+
+
+@lru_cache(maxsize=1024)
+def _table(places: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+    """`places` of a plan; the same at every step where rings are full, which do not move."""
+    return torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=4096)
@@ -136,20 +141,29 @@ def why_not_stores(stores: Sequence[KeyStore], n_heads: int, q: Tensor | None = 
         return f"{n_heads} query heads cannot read the KV heads {named}"
     if n_heads // len(named) > _GROUP:
         return f"it takes up to {_GROUP} query heads on a KV head, and here are {n_heads}"
+    batch = stores[0].k.shape[0]
     for store in stores:
-        shape = (stores[0].k.shape[0], len(store.kv_heads), *store.k.shape[2:])
+        shape = (batch, len(store.kv_heads), *store.k.shape[2:])
         if store.k.shape != shape or store.v.shape != shape:
             return f"keys {tuple(store.k.shape)} and values {tuple(store.v.shape)} do not fit"
         if store.ring is not None and (store.ring[0] < 0 or store.ring[1] < 1):
             return f"a ring of sink {store.ring[0]} and window {store.ring[1]} holds nothing"
         for x in (store.k, store.v):
-            if x.shape[3] > 1 and x.stride(3) != 1:
-                return "the numbers of a key do not lie side by side"
-            if x.data_ptr() % 16 or any(x.stride(i) % 8 for i in range(3) if x.shape[i] > 1):
-                return "keys do not begin at multiples of 16 bytes"
-            if not 0 <= x.stride(2) < _STEP:
-                return "keys lie too far apart"
+            if reason := _why_not_laid_out(x):
+                return reason
     return None
+
+
+def _why_not_laid_out(x: Tensor) -> str | None:
+    """The same of how keys or values lie in memory, whose widths are multiples of 8."""
+    odd = False
+    if not x.is_contiguous():  # which most are, and then nothing has to be looked at
+        if x.shape[3] > 1 and x.stride(3) != 1:
+            return "the numbers of a key do not lie side by side"
+        odd = any(x.stride(i) % 8 for i in range(3) if x.shape[i] > 1)
+    if odd or x.data_ptr() % 16:
+        return "keys do not begin at multiples of 16 bytes"
+    return None if 0 <= x.stride(2) < _STEP else "keys lie too far apart"
 
 
 def why_not_query(q: Tensor, store: KeyStore) -> str | None:

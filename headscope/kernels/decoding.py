@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headscope.errors import HeadscopeError
-from headscope.kernels.choice import on_its_device
+from headscope.kernels.choice import gpu, on_its_device
 from headscope.kernels.decode_plan import DecodePlan, why_not_query
 
 _LOG2E = 1.4426950408889634
@@ -48,7 +48,7 @@ class Tuning:
         """
         if q.device.type != "cuda":
             return cls(tile=32)
-        most, device = plan.most, torch.cuda.get_device_properties(q.device)
+        most, device = plan.most, gpu(q.device)
         sms, units = device.multi_processor_count, plan.batch * len(most)
         tile = 128 if q.shape[-1] <= 128 else 64
         if q.shape[1] > 16 * len(most):  # the product of many rows takes registers of its own
@@ -62,10 +62,9 @@ class Tuning:
     def programs(self, device: torch.device) -> int:
         if device.type != "cuda":
             return 5  # interpreted, one after the other
-        return self.per_sm * torch.cuda.get_device_properties(device).multi_processor_count
+        return self.per_sm * gpu(device).multi_processor_count
 
 
-@on_its_device
 def decode(
     q: Float[Tensor, "batch head 1 d"],
     plan: DecodePlan,
@@ -95,13 +94,26 @@ def decode(
     Raises:
         HeadscopeError: the kernel takes no such q, or the plan is for another one.
     """
-    like, device = plan.stores[0].k, plan.places.device
     if reason := why_not_query(q, plan.stores[0]):
         raise HeadscopeError(f"This decode step cannot run on Triton: {reason}.")
-    batch, heads = plan.batch, len(plan.sees)
-    if q.shape != (batch, heads, 1, like.shape[3]):
+    return decode_checked(q, plan, seen, scale, softcap, tuning)
+
+
+@on_its_device
+def decode_checked(
+    q: Tensor,
+    plan: DecodePlan,
+    seen: Tensor,
+    scale: float,
+    softcap: float | None = None,
+    tuning: Tuning | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The same for q of which `why_not_query` had nothing to say."""
+    batch, device = plan.batch, plan.places.device
+    shape = (batch, len(plan.sees), 1, plan.stores[0].k.shape[3])
+    if q.shape != shape:
         raise HeadscopeError(
-            f"The plan is for q of shape {(batch, heads, 1, like.shape[3])}, not "
+            f"The plan is for q of shape {shape}, not "
             f"{tuple(q.shape)}; make one for these sequences and heads."
         )
     if seen.shape != (batch,) or seen.dtype != torch.int32 or seen.device != device:
@@ -117,8 +129,6 @@ def launch(
     q: Tensor, plan: DecodePlan, seen: Tensor, scale: float, softcap: float | None, tuning: Tuning
 ) -> tuple[Tensor, Tensor]:
     """(z, lse) of a decode step whose arguments were checked."""
-    from triton import next_power_of_2
-
     from headscope.kernels import decode as kernels
 
     attend: Any = kernels.attend
@@ -127,7 +137,7 @@ def launch(
     n_kv = len(plan.places)
     group, units = n_heads // n_kv, batch * n_kv
     programs = tuning.programs(q.device)
-    d, many = next_power_of_2(width), max(64, next_power_of_2(units))
+    d, many = _power_of_2(width), max(64, _power_of_2(units))
     records = q.new_empty((programs + units) * group, d, dtype=torch.float32)
     peaks = q.new_empty((programs + units) * group, 2, dtype=torch.float32)
     z = q.new_empty(q.shape)
@@ -139,7 +149,7 @@ def launch(
         units, n_kv, group, q.stride(0), q.stride(1),
         2 * _LOG2E * scale / softcap if softcap is not None else _LOG2E * scale,
         _LOG2E * softcap if softcap is not None else 0.0, tuning.least,
-        WIDTH=width, D=d, ROWS=max(16, next_power_of_2(group)), TILE=tuning.tile,
+        WIDTH=width, D=d, ROWS=max(16, _power_of_2(group)), TILE=tuning.tile,
         UNITS=many, CAPPED=capped, EARLY=early, num_warps=tuning.warps, num_stages=tuning.stages,
     )  # fmt: skip
     columns = min(d, tuning.columns)
@@ -153,4 +163,9 @@ def launch(
 
 
 def _may_start_early(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+    return device.type == "cuda" and gpu(device).major >= 9
+
+
+def _power_of_2(n: int) -> int:
+    """The next one; Triton's own function is made for its compiler, and slow in a step."""
+    return 1 << (n - 1).bit_length()

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.backends.cuda import SDPAParams, can_use_cudnn_attention
 
+from headscope.kernels.choice import gpu
+
 Dense = Literal["cudnn", "flash"]
 
 
@@ -20,7 +22,7 @@ def fastest(
     On an H100 cuDNN was 1.9 times as fast as PyTorch's flash kernel at 8 192 and 32 768 tokens
     (benchmarks/results/kernels_prefill.txt).
     """
-    if torch.cuda.get_device_capability(q.device) >= (9, 0):
+    if gpu(q.device).major >= 9:
         asked = SDPAParams(q, k, v, None, 0.0, True, q.shape[1] != k.shape[1])
         if can_use_cudnn_attention(asked, False):
             return "cudnn"
@@ -33,14 +35,15 @@ def causal(
     k: Float[Tensor, "batch kv_head query d"],
     v: Float[Tensor, "batch kv_head query d"],
     scale: float,
-) -> tuple[Float[Tensor, "batch head query d"], Float[Tensor, "batch head query"]]:
-    """(z, lse) of whole causal attention, as many queries as keys."""
+    with_lse: bool = True,
+) -> tuple[Float[Tensor, "batch head query d"], Float[Tensor, "batch head query"] | None]:
+    """(z, lse) of whole causal attention, as many queries as keys; None for an unwanted lse."""
     if which == "cudnn":
         z, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-            q, k, v, None, True, 0.0, True, False, scale=scale
+            q, k, v, None, with_lse, 0.0, True, False, scale=scale
         )
     else:
         z, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
             q, k, v, 0.0, True, scale=scale
         )
-    return z, lse.reshape(q.shape[:3])
+    return z, lse.reshape(q.shape[:3]) if with_lse else None

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.kernels.choice import gpu
 from headscope.kernels.chosen import WORDS, Chosen
 from headscope.kernels.layout import describable
 from headscope.kernels.plan import FIELDS, Plan
@@ -20,16 +21,19 @@ class Launch:
         warps: of one program.
         stages: tiles of keys that are fetched ahead.
         tma: fetch tiles by tensor descriptors, which needs compute capability 9.0.
+        registers: most that a thread may have; said at all, the compiler takes more than it would,
+            which pays where a program's loops are long.
     """
 
     warps: int
     stages: int
     tma: bool
+    registers: int | None = 255
 
     @classmethod
     def of(cls, width: int, rows: int, device: torch.device) -> "Launch":
         """What was fastest for heads of a width and programs of some rows, on an H100."""
-        tma = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
+        tma = device.type != "cuda" or gpu(device).major >= 9
         stages = 3 if tma else 2
         return cls(warps=4 * rows // 64, stages=2 if width * rows > 128 * 128 else stages, tma=tma)
 
@@ -71,6 +75,7 @@ def run(
             TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, height, block])
             for x, height in zip(given, rows, strict=True)
         )
+    joined = plan.joined and tma and not packed
     table = plan.programs if chosen is None else chosen.table
     kernel: Any = prefill  # what Triton takes besides its arguments is not declared
     kernel[(len(plan.programs),)](
@@ -80,7 +85,8 @@ def run(
         q.shape[1] // k.shape[1],
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *z.stride()[:3], *lse.stride()[:2],
         N_FIELDS=len(FIELDS), N_SELECTION=WORDS, WIDTH=width, BLOCK_D=block, TMA=tma,
-        SOFTCAP=softcap is not None, LISTS=plan.lists, CHOSEN=plan.chosen,
-        COLUMNS=chosen is not None and chosen.columns, PACKED=packed, ROWS=plan.rows,
-        num_warps=how.warps, num_stages=how.stages,
+        SOFTCAP=softcap is not None, LISTS=plan.lists, MORE=plan.more and joined, JOINED=joined,
+        CHOSEN=plan.chosen, COLUMNS=chosen is not None and chosen.columns, PACKED=packed,
+        ROWS=plan.rows, num_warps=how.warps, num_stages=how.stages,
+        **({} if joined or how.registers is None else {"maxnreg": how.registers}),
     )  # fmt: skip

@@ -14,11 +14,19 @@ from headscope.patterns.base import Pattern
 # In order: the sequence of the batch, the head, the tile of queries by position; what to add to a
 # position for the index of a query, the queries of the sequence; the same of keys, and where they
 # end; two runs of key tiles; where further ones stand and how many they are, whole and in part; the
-# selection that chose the keys (-1: none) and which of its heads it is.
+# selection that chose the keys (-1: none) and which of its heads it is; the first few tiles that
+# are seen in part once more, and the squares of bits that belong to them.
 FIELDS = (
     "batch head tile query_base query_start query_stop key_base key_stop run_a n_a run_b n_b "
-    "whole n_whole partly n_partly selection chosen_head"
+    "whole n_whole partly n_partly selection chosen_head "
+    "near_0 near_1 near_2 near_3 mask_0 mask_1 mask_2 mask_3"
 ).split()
+_NEAR = 4  # of which a program knows before it begins what it sees of them
+_SHORT = 2**15  # tiles that 16 bits count
+# Tiles of a program on average, up to which one loop for those seen as a whole and in part was
+# faster on an H100: by 10 to 15 % with 6, 1 % with 18, and 3 to 9 % slower from 64 on. With lists
+# it was faster at any length.
+_FEW = 32
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,11 @@ class Plan:
 
     Attributes:
         programs: a row of `FIELDS` for each, longest first.
-        whole, partly, bits, masks: of all patterns one after the other, as in `Tiling`.
+        whole, partly, bits, masks: of all patterns one after the other, as in `Tiling`; tiles in 16
+            bits where these count them.
         lists: whether some program has tiles in `whole`.
+        more: whether some program has more tiles in `partly` than its row names.
+        joined: whether one loop over all tiles of a program is faster than two.
         chosen: whether some program has keys that were chosen by content.
         rows: queries of a program, 64 or 128.
     """
@@ -70,6 +81,8 @@ class Plan:
     bits: Int[Tensor, " partly"]
     masks: Int[Tensor, "mask 64"]
     lists: bool
+    more: bool
+    joined: bool
     chosen: bool
     rows: int
 
@@ -110,7 +123,7 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
         for name, ends in sizes.items():
             ends.append(ends[-1] + len(getattr(one, name)))
     tables = {
-        id(one): _of_tiling(one, *(sizes[name][i] for name in ("whole", "partly")))
+        id(one): _of_tiling(one, *(sizes[name][i] for name in ("whole", "partly", "masks")))
         for i, one in enumerate(tilings)
     }
     # Twice the queries for each key that is fetched, where blocks of queries are large enough.
@@ -129,52 +142,64 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
     none = torch.zeros(0, dtype=torch.int32, device=device)
     programs = torch.cat([none.reshape(0, len(FIELDS)), *rows])
     cost = torch.cat([none, *costs])
-    # Among programs of the same length those stand together that read the same keys: all heads of
-    # a tile of queries; of heads whose keys lie anywhere, one head after the other, so that what
-    # they read stays in the cache.
-    tile, scattered = programs[:, 2], programs[:, 16] >= 0
-    place = torch.where(scattered, (programs[:, 1] + 1) * 2**32 - tile.long(), tile.long())
-    order = torch.argsort(place, stable=True)
-    order = order[torch.argsort(cost[order], descending=True, stable=True)]
+    order = _order(programs, cost)
     bits = [one.bits + first for one, first in zip(tilings, sizes["masks"], strict=False)]
+    # A loop that looks tiles up has more of them under way if what it reads is less than 32 bits:
+    # else Triton fetches the numbers as it fetches the tiles, in a stage of their own.
+    lists = sizes["whole"][-1] > 0
+    last = max((text.span.lowest + text.span.keys for _, text, _ in parts), default=0)
+    size = torch.int16 if last <= _SHORT * TILE else torch.int32
     return Plan(
         programs=programs[order].contiguous(),
-        whole=torch.cat([none, *(one.whole for one in tilings)]),
-        partly=torch.cat([none, *(one.partly for one in tilings)]),
+        whole=torch.cat([none, *(one.whole for one in tilings)]).to(size),
+        partly=torch.cat([none, *(one.partly for one in tilings)]).to(size),
         bits=torch.cat([none, *bits]),
         masks=torch.cat([none.long().reshape(0, TILE), *(one.masks for one in tilings)]),
-        lists=sizes["whole"][-1] > 0,
+        lists=lists,
+        more=any(bool((one.n_partly > _NEAR).any()) for one in tilings),
+        joined=bool(tilings) and not tall and (lists or float(cost.float().mean()) <= _FEW),
         chosen=any(isinstance(what, Chooser) for _, _, what in parts),
         rows=2 * TILE if tall else TILE,
     )
 
 
-def _of_tiling(one: Tiling, whole: int, partly: int) -> tuple[Tensor, Tensor]:
-    """Runs, lists and selection of each tile of queries, and what it costs."""
+def _order(programs: Tensor, cost: Int[Tensor, " program"]) -> Int[Tensor, " program"]:
+    """The longest first.
 
-    def begins(counts: Tensor, first: int) -> Tensor:
-        return counts.cumsum(0) - counts + first
+    Among programs of the same length those stand together that read the same keys: all heads of a
+    tile of queries; of heads whose keys lie anywhere, one head after the other, so that what they
+    read stays in the cache.
+    """
+    tile, scattered = programs[:, 2], programs[:, 16] >= 0
+    place = torch.where(scattered, (programs[:, 1] + 1) * 2**32 - tile.long(), tile.long())
+    order = torch.argsort(place, stable=True)
+    return order[torch.argsort(cost[order], descending=True, stable=True)]
 
+
+def _of_tiling(one: Tiling, whole: int, partly: int, masks: int) -> tuple[Tensor, Tensor]:
+    """Runs, lists, selection and near tiles of each tile of queries, and what it costs."""
+    first_whole, first_partly = (
+        counts.cumsum(0) - counts for counts in (one.n_whole, one.n_partly)
+    )
     none = torch.zeros_like(one.n_whole)
     lists = torch.stack(
-        (
-            begins(one.n_whole, whole),
-            one.n_whole,
-            begins(one.n_partly, partly),
-            one.n_partly,
-            none - 1,
-            none,
-        ),
-        1,
+        (first_whole + whole, one.n_whole, first_partly + partly, one.n_partly, none - 1, none), 1
     )
-    return torch.cat((one.runs, lists.int()), 1), one.cost
+    rank = torch.arange(_NEAR, device=none.device)
+    named = rank < one.n_partly[:, None]
+    place = (first_partly[:, None] + rank).clamp(max=max(0, len(one.partly) - 1))
+    near = [
+        table[place].masked_fill(~named, 0) if len(table) else place
+        for table in (one.partly, one.bits + masks)
+    ]
+    return torch.cat((one.runs, lists.int(), *(x.int() for x in near)), 1), one.cost
 
 
 def _of_chooser(
     what: Chooser, text: Text, tall: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     tiles = _tiles(text.span, tall, device)
-    numbers = torch.zeros(len(tiles), 10, dtype=torch.int32, device=device)
+    numbers = torch.zeros(len(tiles), len(FIELDS) - 8, dtype=torch.int32, device=device)
     numbers[:, 8], numbers[:, 9] = what.selection, what.head
     # As if all of its tiles saw everything: how much it is, nobody asks the device.
     return numbers, torch.full_like(tiles, text.span.tiles.stop).int()
@@ -186,7 +211,7 @@ def _tiles(span: Span, tall: bool, device: torch.device) -> Int[Tensor, " tile"]
     return torch.arange(span.tiles.start // step * step, span.tiles.stop, step, device=device)
 
 
-def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 10"], tall: bool) -> Tensor:
+def _of_sequence(head: int, one: Text, numbers: Int[Tensor, "tile 18"], tall: bool) -> Tensor:
     span = one.span
     place = [
         one.batch,

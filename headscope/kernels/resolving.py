@@ -44,6 +44,9 @@ class Resolved:
 
 def resolve(attention: "Attention", rules: Sequence["Rule | Selection"]) -> Resolved:
     """Ask each rule once; what chooses by content is asked about the KV groups that have it."""
+    patterns = [rule for rule in rules if isinstance(rule, Pattern)]
+    if len(patterns) == len(rules):  # most layers of most profiles, and nothing to ask
+        return Resolved(tuple(patterns), (), ())
     from headscope.patterns.selectors.base import Selector
 
     sees: dict[int, Pattern | tuple[int, int]] = {}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from headscope.attention import Attention
@@ -12,7 +13,7 @@ from headscope.edits import restrictions
 from headscope.engines import Attended
 from headscope.kernels.choice import nobody_asks, runs
 from headscope.kernels.decode_plan import ALL, DecodePlan, KeyStore, See, why_not_stores
-from headscope.kernels.decoding import decode
+from headscope.kernels.decoding import decode_checked
 from headscope.merge import Part, with_sink
 from headscope.patterns.full import Full
 from headscope.patterns.rules import Rule
@@ -54,6 +55,7 @@ def one_launch(
     rules: Sequence[Rule],
     seen: int,
     first: int = 0,
+    lengths: Int[Tensor, " batch"] | None = None,
 ) -> Part | None:
     """(z, lse) of one token per sequence over all stores of a layer; None as in `decode_step`.
 
@@ -61,19 +63,23 @@ def one_launch(
         attention: of the layer; its keys and values are not looked at.
         seen: tokens of each sequence from position `first` on, the query's own among them.
         first: the position of slot 0 of a store that is no ring.
+        lengths: `seen` of each sequence on the device, in 32 bits, where it is there already.
     """
     plain = not attention.edits and attention.mask is None and attention.chunk is None
     if attention.n_queries != 1 or not plain or not len(attention.q):
         return None
-    held = [x for store in stores for x in (store.k, store.v)]
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (attention.q, *held)):
-        return None
+    q = attention.q
+    if torch.is_grad_enabled():
+        held = (x for store in stores for x in (store.k, store.v))
+        if any(x.requires_grad for x in (q, *held)):
+            return None
     sees = _seen_by_all(tuple(rules), attention.window, seen, first)
-    if sees is None or not _runs(why_not_stores(stores, len(sees), attention.q), attention.q):
+    if sees is None or not _runs(why_not_stores(stores, len(sees), q), q):
         return None
     plan = DecodePlan.of_checked(stores, sees)
-    lengths = torch.full((len(attention.q),), seen, dtype=torch.int32, device=attention.q.device)
-    z, lse = decode(attention.q, plan, lengths, attention.scale, attention.softcap)
+    if lengths is None:
+        lengths = torch.full((len(q),), seen, dtype=torch.int32, device=q.device)
+    z, lse = decode_checked(q, plan, lengths, attention.scale, attention.softcap)
     return with_sink(z, lse, attention.sink_logits)
 
 
@@ -92,17 +98,22 @@ def seen_by(rule: Rule) -> See | None:
     return None
 
 
+@lru_cache(maxsize=1024)
+def _seen_by_each(rules: tuple[Rule, ...]) -> tuple[See, ...] | None:
+    found = [see for rule in rules if (see := seen_by(rule)) is not None]
+    return tuple(found) if len(found) == len(rules) else None
+
+
 def _seen_by_all(
     rules: tuple[Rule, ...], window: int | None, seen: int, first: int
 ) -> tuple[See, ...] | None:
     """What the query heads see, in slots, where the layer itself may have a window."""
+    sees = _seen_by_each(rules)
+    if sees is None or (window is None and first == 0):
+        return sees
     out = 0 if window is None else first + seen - window  # positions before it have left
     found: list[See] = []
-    for rule in rules:
-        see = seen_by(rule)
-        if see is None:
-            return None
-        sink, mine = see
+    for sink, mine in sees:
         if window is not None:
             if 0 < out < sink:  # the layer's window is leaving the sinks, one after the other
                 return None

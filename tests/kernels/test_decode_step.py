@@ -1,6 +1,7 @@
 """A decode step of a layer, and of a model with a `HeadCache`, on the kernel equals torch."""
 
 import contextlib
+import copy
 import dataclasses
 from typing import Any
 
@@ -130,6 +131,42 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(decoding, "launch", counted)
     return found
+
+
+def test_layers_of_a_step_share_what_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their lengths; and of full rings, which do not move, the table of addresses."""
+    given: list[tuple[Tensor, Tensor]] = []
+    launch = decoding.launch
+
+    def kept(q: Tensor, plan: Any, seen: Tensor, *rest: Any) -> Any:
+        given.append((seen, plan.places))
+        return launch(q, plan, seen, *rest)
+
+    monkeypatch.setattr(decoding, "launch", kept)
+    model = wide_llama(torch.float16)
+    profile = SparseProfile.of(model, {}, rest=Streaming(1, 5))
+    with using("triton"), SparseAttention(profile)(model):
+        read(model, TOKENS[:2, :12], HeadCache(profile), (8, 1, 1, 1, 1))
+    for step, (first, second) in enumerate(zip(given[::2], given[1::2], strict=True)):
+        assert first[0] is second[0]
+        assert first[0].tolist() == [9 + step] * 2
+        assert first[0].dtype == torch.int32
+        assert first[1] is given[0][1]
+        assert second[1] is given[1][1]
+
+
+def test_a_copied_cache_is_read_where_it_stands() -> None:
+    model = wide_llama(torch.float16)
+    profile = SparseProfile.of(model, {}, rest=Streaming(1, 5))
+    said = {}
+    for impl in ("reference", "triton"):
+        with using(impl), SparseAttention(profile)(model):  # type: ignore[arg-type]
+            cache = HeadCache(profile)
+            read(model, TOKENS[:2, :10], cache, (8, 1, 1))
+            other = copy.deepcopy(cache)
+            pieces = ((cache, TOKENS[:2, 10:13]), (other, TOKENS[1:3, 20:23]))
+            said[impl] = torch.cat([read(model, new, c, (1, 1, 1)) for c, new in pieces])
+    assert_close(said["triton"].float(), said["reference"].float(), atol=6e-2, rtol=2e-2)
 
 
 MIXED = {"L0H0": Full(), "L0H3": Streaming(1, 3), "L1H1": Streaming(0, 5), "L1H4": Full()}
