@@ -45,6 +45,9 @@ def main() -> None:
             whole = attention(533, 533, width, dtype)
             for rule in (selectors()["block_top_k"](block=128, blocks=2), Streaming(130, 66)):
                 sparse_attention(whole.q, whole.k, whole.v, [rule] * 8, softcap=20.0)
+            # Long enough for whole tiles and others to have loops of their own.
+            long = attention(4_301, 4_301, width, dtype)
+            sparse_attention(long.q, long.k, long.v, [Full()] * 8, dispatch="single")
             beside = [Full()] * 4 + [Streaming(3, 70)] * 4
             done = sparse_attention(whole.q, whole.k, whole.v, beside, dispatch="hybrid")
             assert done.ran is not None

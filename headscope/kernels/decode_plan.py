@@ -89,7 +89,8 @@ class DecodePlan:
         n_kv, device = len(places), stores[0].k.device
         reads, heads, needs = _rules(tuple(rings[kv] for kv in range(n_kv)), tuple(sees), device)
         most = tuple(min(places[kv][-1], needs[kv]) for kv in range(n_kv))
-        table = _table(tuple(places[kv] for kv in range(n_kv)), device)
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        table = _table(tuple(places[kv] for kv in range(n_kv)), device, stream)
         return cls(tuple(stores), table, reads, heads, most)
 
     @property
@@ -98,8 +99,12 @@ class DecodePlan:
 
 
 @lru_cache(maxsize=1024)
-def _table(places: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
-    """`places` of a plan; the same at every step where rings are full, which do not move."""
+def _table(places: tuple[tuple[int, ...], ...], device: torch.device, stream: int) -> Tensor:
+    """`places` of a plan; the same at every step where rings are full, which do not move.
+
+    Each stream has its own, since none waits for the copy or the end of another's.
+    """
+    del stream
     return torch.tensor(places, dtype=torch.int64).to(device, non_blocking=True)
 
 

@@ -153,15 +153,17 @@ def attend(
         return z, lse if with_lse else None, Ran("single", None, programs)
     main, ahead = torch.cuda.current_stream(q.device), _ahead(q.device)
     ahead.wait_stream(main)
-    if q.shape[2] < _OURS_AHEAD:
-        ours()
-        with torch.cuda.stream(ahead):
-            whole(which)
-    else:
-        with torch.cuda.stream(ahead):
+    try:
+        if q.shape[2] < _OURS_AHEAD:
             ours()
-        whole(which)
-    main.wait_stream(ahead)
+            with torch.cuda.stream(ahead):
+                whole(which)
+        else:
+            with torch.cuda.stream(ahead):
+                ours()
+            whole(which)
+    finally:  # also where memory was short, so that nothing is given back while it is written
+        main.wait_stream(ahead)
     return z, lse if with_lse else None, Ran("hybrid", which, programs)
 
 

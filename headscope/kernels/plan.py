@@ -1,5 +1,6 @@
 """What each program of the prefill kernel computes, longest first."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ FIELDS = (
     "whole n_whole partly n_partly selection chosen_head "
     "near_0 near_1 near_2 near_3 mask_0 mask_1 mask_2 mask_3"
 ).split()
-_NEAR = 4  # of which a program knows before it begins what it sees of them
+_NEAR = 4  # as many as the kernel chooses from
 _SHORT = 2**15  # tiles that 16 bits count
 # Tiles of a program on average, up to which one loop for those seen as a whole and in part was
 # faster on an H100: by 10 to 15 % with 6, 1 % with 18, and 3 to 9 % slower from 64 on. With lists
@@ -147,6 +148,7 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
     # A loop that looks tiles up has more of them under way if what it reads is less than 32 bits:
     # else Triton fetches the numbers as it fetches the tiles, in a stage of their own.
     lists = sizes["whole"][-1] > 0
+    most, mean = _asked(tilings, cost)
     last = max((text.span.lowest + text.span.keys for _, text, _ in parts), default=0)
     size = torch.int16 if last <= _SHORT * TILE else torch.int32
     return Plan(
@@ -156,11 +158,21 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
         bits=torch.cat([none, *bits]),
         masks=torch.cat([none.long().reshape(0, TILE), *(one.masks for one in tilings)]),
         lists=lists,
-        more=any(bool((one.n_partly > _NEAR).any()) for one in tilings),
-        joined=bool(tilings) and not tall and (lists or float(cost.float().mean()) <= _FEW),
+        more=most > _NEAR,
+        joined=lists or mean <= _FEW,
         chosen=any(isinstance(what, Chooser) for _, _, what in parts),
         rows=2 * TILE if tall else TILE,
     )
+
+
+def _asked(tilings: Sequence[Tiling], cost: Int[Tensor, " program"]) -> tuple[float, float]:
+    """How many tiles a row sees in part at most, and tiles of a program on average, from the device
+    at once; of choosers alone, nobody asks it and they count as long."""
+    if not tilings:
+        return 0.0, math.inf
+    most = torch.stack([one.n_partly.max() for one in tilings]).max()
+    found: list[float] = torch.stack((most.float(), cost.float().mean())).tolist()
+    return found[0], found[1]
 
 
 def _order(programs: Tensor, cost: Int[Tensor, " program"]) -> Int[Tensor, " program"]:

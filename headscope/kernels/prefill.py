@@ -60,9 +60,9 @@ def _visit(
 
 
 @triton.jit
-def _near(mine, masks, n_edges, i, row, FIRST: tl.constexpr):
-    """The i-th tile that is seen in part, and its bits, as they stand in a descriptor."""
-    tile, mask = tl.load(mine + FIRST + i), tl.load(mine + FIRST + 4 + i)
+def _near(mine, masks, n_edges, i, row, NEAR: tl.constexpr):
+    """The i-th of four tiles that are seen in part, and its bits, as a descriptor names them."""
+    tile, mask = tl.load(mine + NEAR + i), tl.load(mine + NEAR + 4 + i)
     there = row < tl.where(n_edges > i, 64, 0)
     return tile, tl.load(masks + mask.to(tl.int64) * 64 + row, mask=there, other=0)
 
@@ -88,7 +88,7 @@ def prefill(
     descriptors, whole, partly, bits, masks, selections,
     scale, softcap, n_queries, n_keys, group,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, z_b, z_h, z_n, lse_b, lse_h,
-    N_FIELDS: tl.constexpr, N_SELECTION: tl.constexpr,
+    N_FIELDS: tl.constexpr, NEAR: tl.constexpr, N_SELECTION: tl.constexpr,
     WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, TMA: tl.constexpr, SOFTCAP: tl.constexpr,
     LISTS: tl.constexpr, MORE: tl.constexpr, JOINED: tl.constexpr, CHOSEN: tl.constexpr,
     COLUMNS: tl.constexpr, PACKED: tl.constexpr, ROWS: tl.constexpr,
@@ -97,7 +97,8 @@ def prefill(
     Args:
         q_in, k_in, v_in: descriptors of the tensors where TMA is set, else pointers as the raw.
         z_out, lse_out: [batch, head, query, d] and [batch, head, query], natural logarithm.
-        descriptors: int32 [program, FIELDS], longest first.
+        descriptors: int32 [program, FIELDS], longest first; the first of four near tiles stands at
+            NEAR.
         whole, partly, bits, masks: of all patterns; see `headscope.kernels.tiles.Tiling`.
         selections: int64 [selection, ..], addresses; see `headscope.kernels.chosen`.
         LISTS, MORE, CHOSEN: whether some head has lists of whole tiles, more tiles that are seen in
@@ -123,10 +124,10 @@ def prefill(
     edges, n_edges = tl.load(mine + 14), tl.load(mine + 15)
     row, column = tl.arange(0, ROWS), tl.arange(0, 64)
     if JOINED:
-        tile_0, word_0 = _near(mine, masks, n_edges, 0, row, 18)
-        tile_1, word_1 = _near(mine, masks, n_edges, 1, row, 18)
-        tile_2, word_2 = _near(mine, masks, n_edges, 2, row, 18)
-        tile_3, word_3 = _near(mine, masks, n_edges, 3, row, 18)
+        tile_0, word_0 = _near(mine, masks, n_edges, 0, row, NEAR)
+        tile_1, word_1 = _near(mine, masks, n_edges, 1, row, NEAR)
+        tile_2, word_2 = _near(mine, masks, n_edges, 2, row, NEAR)
+        tile_3, word_3 = _near(mine, masks, n_edges, 3, row, NEAR)
     if CHOSEN:
         selection = tl.load(mine + 16)
         here = selection >= 0
@@ -233,9 +234,10 @@ def prefill(
 
     blind = total == 0
     z = acc / tl.where(blind, 1.0, total)[:, None]
-    lse = tl.where(
-        blind, float("-inf"), top * 0.6931471805599453 + tl.log(tl.where(blind, 1.0, total))
-    )
+    # Added before it is multiplied, which no compiler makes one instruction of in one kernel only:
+    # the same row has the same bits whatever it was compiled for.
+    lse = (top + tl.log2(tl.where(blind, 1.0, total))) * 0.6931471805599453
+    lse = tl.where(blind, float("-inf"), lse)
     asked = (query >= query_start) & (query < query_stop)
     wide = tl.arange(0, BLOCK_D)
     to = z_out + batch.to(tl.int64) * z_b + head.to(tl.int64) * z_h

@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_prefill import check, layer
 
+from headscope.catalog import selectors
 from headscope.kernels.api import sparse_attention
 from headscope.patterns import Full, Sharded, Streaming
 from headscope.patterns.power_of_two import PowerOfTwo
@@ -46,6 +47,27 @@ def test_one_loop_or_two_and_lists_of_either_width(
     assert found.more
     assert found.joined == (few > 0)
     assert found.partly.dtype == (torch.int16 if short else torch.int32)
+
+
+@pytest.mark.usefixtures("forgetting")
+def test_a_full_head_is_the_same_in_every_kind_of_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And beside heads that make the kernel another one."""
+    from headscope.kernels import plan
+
+    a = layer(queries=150, kv_heads=1, group=3)
+    blocks = selectors()["block_top_k"]()
+    found = []
+    for few in (0, 1000):
+        monkeypatch.setattr(plan, "_FEW", few)
+        forget()
+        for other in (Full(), Streaming(0, 1), PowerOfTwo(window=64), blocks):
+            given = [other, Full(), other]
+            out = sparse_attention(a.q, a.k, a.v, given, impl="triton", dispatch="single")
+            assert out.lse is not None
+            found.append((out.z[:, 1], out.lse[:, 1]))
+    for z, lse in found[1:]:
+        assert torch.equal(z, found[0][0])
+        assert torch.equal(lse, found[0][1])
 
 
 @pytest.mark.parametrize("impl", ["triton", "reference"])
