@@ -1,14 +1,12 @@
 """Which weights a result was measured on."""
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
 import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
-Read = tuple[tuple[tuple[Shape, int], ...], bytes]  # shapes and bytes of samples; all their bytes
 
 
 def fingerprint(parameters: Iterable[Tensor]) -> str:
@@ -28,23 +26,12 @@ def fingerprint(parameters: Iterable[Tensor]) -> str:
         if some.element_size() == 1:  # few things are written for the types of 8 bits
             some = some.view(torch.uint8)
         alike.setdefault((some.device, some.dtype), []).append((tuple(parameter.shape), some))
-    return _hashed(tuple(map(_read, alike.values())))
+    every = {one for samples in alike.values() for one in _read(samples)}
+    return sha256(b"".join(sorted(every))).hexdigest()
 
 
-def _read(samples: Sequence[tuple[Shape, Tensor]]) -> Read:
-    """In one copy, since each copy from a GPU waits for it."""
-    sizes = tuple((shape, some.numel() * some.element_size()) for shape, some in samples)
+def _read(samples: Sequence[tuple[Shape, Tensor]]) -> Iterator[bytes]:
+    """Shape and entries of each, in one copy, since each copy from a GPU waits for it."""
     together = torch.cat([some for _, some in samples]).cpu()
-    return sizes, together.view(torch.uint8).numpy().tobytes()
-
-
-@lru_cache(maxsize=4)
-def _hashed(groups: tuple[Read, ...]) -> str:
-    """Kept, since a model is mostly asked for again as it was."""
-    samples = set()
-    for sizes, data in groups:
-        start = 0
-        for shape, size in sizes:
-            samples.add(repr(shape).encode() + data[start : start + size])
-            start += size
-    return sha256(b"".join(sorted(samples))).hexdigest()
+    for (shape, _), some in zip(samples, together.split([len(x) for _, x in samples]), strict=True):
+        yield repr(shape).encode() + some.view(torch.uint8).numpy().tobytes()

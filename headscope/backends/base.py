@@ -18,7 +18,6 @@ from transformers.cache_utils import Cache, StaticLayer
 from headscope.attention import Attention
 from headscope.backends.discover import Found, hidden_of
 from headscope.backends.rotary import Rotary
-from headscope.blocks import Slots
 from headscope.cache import HeldLayer, LayerCache
 from headscope.engines import Attended
 from headscope.errors import HeadscopeError
@@ -347,8 +346,7 @@ class Backend(ABC):
             )
         elif isinstance(held, HeadLayer):
             # Of the new tokens among themselves; the layer joins what it holds.
-            key = query
-            slots = slots and Slots(slots.first_query, slots.first_query, slots.padded)
+            key, slots = query, slots and replace(slots, first_key=slots.first_query)
             mask = None if mask is None else mask[..., -call.k.shape[2] :]
         elif call.k.shape[2] != geometry.n_keys:
             # The mask was made for another layer's cache: this one holds a different number.

@@ -110,6 +110,11 @@ def gpu(device: torch.device) -> Any:
     return torch.cuda.get_device_properties(device)
 
 
+def fetches_tiles(device: torch.device) -> bool:
+    """Whether tensor descriptors work on a device: from capability 9.0 on, or interpreted."""
+    return device.type != "cuda" or gpu(device).major >= 9
+
+
 @lru_cache(maxsize=64)
 def _too_old(device: torch.device) -> str | None:
     found = torch.cuda.get_device_capability(device)

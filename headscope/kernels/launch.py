@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headscope.kernels.choice import gpu
+from headscope.kernels.choice import fetches_tiles
 from headscope.kernels.chosen import WORDS, Chosen
 from headscope.kernels.layout import describable
 from headscope.kernels.plan import FIELDS, Plan
@@ -33,7 +33,7 @@ class Launch:
     @classmethod
     def of(cls, width: int, rows: int, device: torch.device) -> "Launch":
         """What was fastest for heads of a width and programs of some rows, on an H100."""
-        tma = device.type != "cuda" or gpu(device).major >= 9
+        tma = fetches_tiles(device)
         stages = 3 if tma else 2
         return cls(warps=4 * rows // 64, stages=2 if width * rows > 128 * 128 else stages, tma=tma)
 

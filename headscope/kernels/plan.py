@@ -145,10 +145,10 @@ def assembled(parts: Sequence[tuple[int, Text, Tiling | Chooser]], device: torch
     cost = torch.cat([none, *costs])
     order = _order(programs, cost)
     bits = [one.bits + first for one, first in zip(tilings, sizes["masks"], strict=False)]
-    # A loop that looks tiles up has more of them under way if what it reads is less than 32 bits:
-    # else Triton fetches the numbers as it fetches the tiles, in a stage of their own.
     lists = sizes["whole"][-1] > 0
     most, mean = _asked(tilings, cost)
+    # A loop that looks tiles up has more of them under way if what it reads is less than 32 bits:
+    # else Triton fetches the numbers as it fetches the tiles, in a stage of their own.
     last = max((text.span.lowest + text.span.keys for _, text, _ in parts), default=0)
     size = torch.int16 if last <= _SHORT * TILE else torch.int32
     return Plan(

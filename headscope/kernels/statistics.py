@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from headscope.edits import Keys, as_indices, as_mask
 from headscope.kernels import stats
-from headscope.kernels.choice import nobody_asks, runs, why_not_these
+from headscope.kernels.choice import fetches_tiles, nobody_asks, runs, why_not_these
 from headscope.kernels.layout import side_by_side
 from headscope.patterns.base import Pattern
 from headscope.patterns.full import Full
@@ -61,7 +61,7 @@ def _why_not(attention: "Attention") -> str | None:
     if q.dtype == k.dtype == torch.float32:
         # Statistics take single precision too, where there is room for it; as for all else, these
         # are like halves.
-        if q.shape[-1] > 128 or (q.is_cuda and torch.cuda.get_device_capability(q.device) < (9, 0)):
+        if q.shape[-1] > 128 or not fetches_tiles(q.device):
             return "single precision takes heads up to 128 wide and compute capability 9.0"
         q, k = (x.new_empty((1,) * 4, dtype=torch.float16).expand(x.shape) for x in (q, k))
     return why_not_these(q, k)

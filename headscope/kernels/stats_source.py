@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from headscope.kernels.choice import fetches_tiles
 from headscope.kernels.layout import describable
 
 LOG2E = 1.4426950408889634
@@ -47,7 +48,7 @@ class Shape:
 
     @classmethod
     def _fitting(cls, q: Tensor, rows: int, keys: int, warps: int, stages: int) -> "Shape":
-        tma = q.device.type != "cuda" or torch.cuda.get_device_capability(q.device) >= (9, 0)
+        tma = fetches_tiles(q.device)
         if q.shape[-1] * q.element_size() > 256:  # of wide heads, less fits beside each other
             return cls(64, 64, 4, 2, tma=tma)
         return cls(rows, keys, warps, stages if tma else 2, tma=tma)
